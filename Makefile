@@ -1,0 +1,61 @@
+# Every target sets up what it needs and does nothing twice. `make help` lists them.
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON ?= python3
+# Installed first and by itself: left to a dependency, pip may pick another build of several gigabytes.
+TORCH ?= torch==2.13.0
+BASE ?= smollm2-135m
+BIN := .venv/bin
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $@
+
+.PHONY: setup
+setup: .venv/ready ## make the environment in .venv/
+
+models/%/config.json: | .venv/ready
+	$(BIN)/python -m enrich.engine.fetch $*
+
+.PHONY: model
+model: models/$(BASE)/config.json ## fetch a base model into models/ (BASE=smollm2-135m or tinyllama)
+
+.PHONY: enrich
+enrich: .venv/ready model ## fill the missing descriptions: INPUT=… [OUTPUT=…] [ARGS=…]
+	@test -n "$(INPUT)" || { echo "say which catalogue: make enrich INPUT=samples/catalog.parquet" >&2; exit 64; }
+	$(BIN)/enrich run "$(INPUT)" $(if $(OUTPUT),--output "$(OUTPUT)") $(ARGS)
+
+.PHONY: test
+test: .venv/ready model ## run the tests
+	$(BIN)/pytest $(ARGS)
+
+.PHONY: test-gpu
+test-gpu: .venv/ready model ## run the tests that need a CUDA card
+	$(BIN)/pytest -m gpu $(ARGS)
+
+.PHONY: check
+check: .venv/ready ## lint, types, README against the code, import directions
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest tests/test_house.py
+
+.PHONY: bench
+bench: .venv/ready ## measure speed and memory of the catalogue work
+	$(BIN)/python -m tests.bench.catalogue $(ARGS)
+
+.PHONY: samples
+samples: .venv/ready ## build the sample catalogues again
+	$(BIN)/python samples/build.py
+
+.PHONY: clean
+clean: ## remove the environment and the models
+	rm -rf .venv models build *.egg-info

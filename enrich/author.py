@@ -1,0 +1,167 @@
+"""Who writes the texts: a template, a base and an adapter chosen by the settings, and an engine to run them.
+
+Choosing needs neither tokenizer nor torch, so a night on which everything is remembered loads no model.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, islice
+from pathlib import Path
+
+from enrich.engine.adapter import Adapter, read_adapter
+from enrich.engine.bases import EMBEDDED, PRESETS, Base, find_base
+from enrich.engine.protocol import Completion, EchoGenerator, Generator, Request
+from enrich.errors import Stopped
+from enrich.memory import Entry, Memory
+from enrich.products import Product
+from enrich.prompt import ByteTokenizer, ModelTokenizer, PromptWriter, Template, Tokenizer
+from enrich.quality.rules import POLICY, judge
+from enrich.recipe import Recipe
+from enrich.settings import Settings, home
+
+log = logging.getLogger("enrich")
+
+# Products whose prompts are tokenised together.
+_WINDOW = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Texts that finished together, ready to be remembered, and how many tokens they took."""
+
+    entries: list[Entry]
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Author:
+    """A choice of model and template. `base` is None for echo, `adapter` None for the bare base."""
+
+    settings: Settings
+    template: Template
+    base: Base | None
+    adapter: Adapter | None
+
+    @classmethod
+    def choose(cls, settings: Settings) -> "Author":
+        """Finds base and adapter and checks that they belong together.
+
+        Raises `ModelUnavailable` when one is not there, `SettingsError` when they do not fit.
+        """
+        template = Template.parse(settings.text.template)
+        if settings.machine.engine == "echo":
+            return cls(settings, template, None, None)
+        adapter = _choose_adapter(settings.model.adapter)
+        base = find_base(settings.model.base or _base_of(adapter), home())
+        if adapter:
+            explicit = settings.model.base is not None and "template" in settings.text.model_fields_set
+            adapter.check(base, template.id, explicit)
+        return cls(settings, template, base, adapter)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """Everything that decides a text."""
+        adapter = self.adapter.digest if self.adapter else None
+        return Recipe(self.template.id, self.base.digest if self.base else "echo", adapter, self.settings.text)
+
+    def provenance(self) -> dict[str, object]:
+        """What the published file says of its texts."""
+        adapters = [{"name": self.adapter.folder.name, "digest": self.adapter.digest}] if self.adapter else []
+        base = {"name": self.base.name, "digest": self.base.digest} if self.base else {"name": "echo"}
+        return {
+            "base": base,
+            "adapters": adapters,
+            "template": self.template.id,
+            "settings": self.recipe.digest,
+        }
+
+    @cached_property
+    def prompts(self) -> PromptWriter:
+        """Reads the tokenizer when first used."""
+        tokenizer: Tokenizer = ModelTokenizer.load(self.base.folder) if self.base else ByteTokenizer()
+        return PromptWriter(self.template, tokenizer, self.settings.text.max_prompt_tokens)
+
+    def write(
+        self, products: Iterable[tuple[bytes, Product]], memory: Memory, should_stop: Callable[[], bool]
+    ) -> Iterator[Finished]:
+        """Writes a text for each product and yields them as their batches finish, ready to be remembered.
+
+        The model is loaded for the first product. On `Stopped` what is finished comes first.
+        """
+        products = iter(products)
+        first = next(products, None)
+        if first is not None:
+            generator = self._generator(memory, should_stop)
+            yield from self._write(generator, chain([first], products))
+
+    def _write(self, generator: Generator, products: Iterator[tuple[bytes, Product]]) -> Iterator[Finished]:
+        cut: set[bytes] = set()
+        completions: list[Completion] = []
+        try:
+            for completion in generator.generate(self._requests(products, cut)):
+                completions.append(completion)
+                if len(completions) >= generator.batch_rows:
+                    yield self._finish(completions, cut)
+                    completions = []
+        except Stopped:
+            yield self._finish(completions, cut)
+            raise
+        yield self._finish(completions, cut)
+
+    def _requests(self, products: Iterator[tuple[bytes, Product]], cut: set[bytes]) -> Iterator[Request]:
+        while window := list(islice(products, _WINDOW)):
+            prompts = self.prompts.write([product for _, product in window])
+            for (key, _), prompt in zip(window, prompts, strict=True):
+                if prompt.cut:
+                    cut.add(key)
+                yield Request(key, prompt.ids)
+
+    def _finish(self, completions: list[Completion], cut: set[bytes]) -> Finished:
+        entries = [self._entry(completion, completion.key in cut) for completion in completions]
+        cut.difference_update(entry.key for entry in entries)
+        return Finished(entries, sum(len(completion.ids) for completion in completions))
+
+    def _entry(self, completion: Completion, cut: bool) -> Entry:
+        if completion.ended == "failed":
+            return Entry(completion.key, 0, "", "failed", POLICY)
+        text = self.prompts.tokenizer.decode(completion.ids)
+        verdict = judge(text, completion.ended)
+        judged = (POLICY, verdict.text, verdict.flags, verdict.score)
+        return Entry(completion.key, 0, text, completion.ended, *judged, cut)
+
+    def _generator(self, memory: Memory, should_stop: Callable[[], bool]) -> Generator:
+        text = self.settings.text
+        if self.base is None:
+            return EchoGenerator(text.max_new_tokens)
+        from enrich.engine.model import load_model
+        from enrich.engine.padded import DEFAULT_ROWS, PaddedEngine, Shapes, ladder
+
+        machine = self.settings.machine
+        log.info("loading %s%s", self.base.name, f" with {self.adapter.folder}" if self.adapter else "")
+        model = load_model(self.base, self.adapter, dtype=text.dtype, quantize=text.quantize, device=machine.device)
+        rows = machine.batch_rows or DEFAULT_ROWS[model.device.type]
+        name = f"padded {rows} {model.device.type} {self.recipe.digest}"
+        stored = memory.shape(name)
+        shapes = Shapes.from_json(stored) if stored else ladder(text.max_prompt_tokens, rows)
+        # Stored before use: a resume must pad as the run that it continues, even after a step down.
+        memory.set_shape(name, shapes.to_json())
+        return PaddedEngine(
+            model,
+            shapes=shapes,
+            max_new_tokens=text.max_new_tokens,
+            should_stop=should_stop,
+            on_step_down=lambda smaller: memory.set_shape(name, smaller.to_json()),
+        )
+
+
+def _choose_adapter(named: str | None) -> Adapter | None:
+    if named is None:
+        current = home() / "adapters" / "current"
+        return read_adapter(current) if current.exists() else None
+    return None if named == "none" else read_adapter(Path(named))
+
+
+def _base_of(adapter: Adapter | None) -> str:
+    return adapter.base_name if adapter and adapter.base_name in PRESETS else EMBEDDED

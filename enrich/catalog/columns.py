@@ -1,0 +1,242 @@
+"""Which columns of a catalogue are what, and what they say of a row."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from enrich.catalog.read import Batch
+from enrich.errors import SettingsError
+from enrich.products import is_missing
+from enrich.settings import CatalogueSettings
+
+TITLES = (
+    "title",
+    "titulo",
+    "título",
+    "name",
+    "nome",
+    "product_name",
+    "product_title",
+    "nome_produto",
+    "produto",
+)
+DESCRIPTIONS = (
+    "description",
+    "descricao",
+    "descrição",
+    "content",
+    "product_description",
+    "descricao_produto",
+    "long_description",
+)
+NEW_DESCRIPTION = "description"
+STATUS, FLAGS, SCORE = "enrich_status", "enrich_flags", "enrich_score"
+
+_USUAL_PLACEHOLDERS = frozenset(
+    {"n/a", "na", "-", "--", "null", "none", "nan", "tbd", "sem descrição", "sem descricao"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A row that misses its description: where it is in its batch, its raw title and attributes, and the code
+    of what is wrong with its record, if anything is."""
+
+    index: int
+    title: str | None
+    attributes: tuple[tuple[str, Any], ...]
+    defect: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Names resolved against one schema. `description` is None when the catalogue has no such column yet."""
+
+    title: str | None
+    description: str | None
+    attributes: tuple[str, ...]
+
+    def needed(self) -> list[str]:
+        """Names of the top-level columns that a plan has to read; of a dotted path, both what it may be."""
+        tops = (path.split(".")[0] for path in self.attributes)
+        names = [self.title, self.description, *self.attributes, *tops]
+        return list(dict.fromkeys(name for name in names if name is not None))
+
+    def gaps(self, batch: Batch, placeholders: Collection[str]) -> list[Gap]:
+        """The rows of the batch that miss a description, in order."""
+        indices = missing_rows(self._column(batch.rows, self.description), batch.rows.num_rows, placeholders)
+        if not len(indices):
+            return []
+        titles = _texts(self._column(batch.rows, self.title), indices)
+        attributes = [_values(_at_path(batch.rows, path), indices) for path in self.attributes]
+        defects = [None] * len(indices) if batch.defects is None else batch.defects.take(indices).to_pylist()
+        return [
+            Gap(
+                index,
+                title if isinstance(title, str) else None,
+                tuple(zip(self.attributes, values, strict=True)),
+                defect or ("not_utf8" if isinstance(title, bytes) else None),
+            )
+            for index, title, defect, values in zip(
+                indices.to_pylist(), titles, defects, _rows(attributes, len(indices)), strict=True
+            )
+        ]
+
+    def _column(self, rows: pa.RecordBatch, name: str | None) -> pa.Array | None:
+        return None if name is None else rows.column(name)
+
+
+def _rows(columns: list[list[Any]], num_rows: int) -> Iterator[tuple[Any, ...]]:
+    return zip(*columns, strict=True) if columns else iter([()] * num_rows)
+
+
+def resolve_columns(schema: pa.Schema, settings: CatalogueSettings, num_rows: int) -> Columns:
+    """Finds title, description and attributes: by the settings, else by their usual names.
+
+    Raises `SettingsError` naming the candidates when several fit, when only the case differs, or when a
+    column has a type that cannot hold text. A catalogue without a row needs no title.
+    """
+    title = _resolve(schema, "title", settings.title, TITLES)
+    description = _resolve(schema, "description", settings.description, DESCRIPTIONS)
+    if title is None and num_rows:
+        raise SettingsError(f"no column looks like a title: say --title NAME, one of {', '.join(schema.names)}")
+    if title is not None and title == description:
+        raise SettingsError(f"column {title} cannot be title and description at once")
+    for name in filter(None, (title, description)):
+        if not _is_text(schema.field(name).type):
+            raise SettingsError(f"column {name} has type {schema.field(name).type}, not text: name another one")
+    for path in settings.attributes:
+        _check_path(schema, path)
+    return Columns(title, description, settings.attributes)
+
+
+def _resolve(schema: pa.Schema, role: str, chosen: str | None, usual: Sequence[str]) -> str | None:
+    names = schema.names
+    if chosen is not None:
+        if chosen not in names:
+            raise SettingsError(f"there is no column {chosen} for the {role}: there are {', '.join(names)}")
+        return chosen
+    candidates: list[str] = [name for name in names if name in usual]
+    if len(candidates) > 1:
+        raise SettingsError(f"more than one column may be the {role}: say --{role} with one of {', '.join(candidates)}")
+    if candidates:
+        return candidates[0]
+    if variants := [name for name in names if name.strip().lower() in usual]:
+        raise SettingsError(f"is {' or '.join(variants)} the {role}? Say so with --{role}")
+    return None
+
+
+def text_columns(settings: CatalogueSettings) -> frozenset[str]:
+    """The names under which a JSON record may hold its title or description, and so must hold text."""
+    return frozenset(
+        [
+            *([settings.title] if settings.title else TITLES),
+            *([settings.description] if settings.description else DESCRIPTIONS),
+        ]
+    )
+
+
+def used_columns(settings: CatalogueSettings) -> frozenset[str]:
+    """The keys of a JSON record that may not be repeated."""
+    return text_columns(settings).union(settings.attributes, (path.split(".")[0] for path in settings.attributes))
+
+
+def missing_rows(column: pa.Array | None, num_rows: int, placeholders: Collection[str]) -> pa.Array:
+    """Indices (int64) of the rows whose description is missing."""
+    if column is None:
+        return pa.array(range(num_rows), pa.int64())
+    missing = _missing_mask(_as_text(column), placeholders)
+    return pc.indices_nonzero(missing).cast(pa.int64())
+
+
+def count_placeholders(column: pa.Array, listed: Collection[str]) -> int:
+    """How many kept descriptions are a text that usually stands for none, such as N/A, but is not `listed`."""
+    usual = _USUAL_PLACEHOLDERS.union(listed)
+    return len(missing_rows(column, len(column), usual)) - len(missing_rows(column, len(column), listed))
+
+
+def _missing_mask(texts: pa.Array, placeholders: Collection[str]) -> pa.Array:
+    # Only a short text, or one that begins with a space, can be blank or a placeholder; that spares a look at
+    # all others. Bytes: four for a letter at most, and some white space behind it.
+    longest = 4 * max(map(len, placeholders), default=0) + 64
+    lengths = pc.binary_length(texts)
+    maybe = pc.or_(pc.less_equal(lengths, longest), _starts_blank(texts))
+    indices = pc.indices_nonzero(pc.fill_null(maybe, True)).to_pylist()
+    mask = [False] * len(texts)
+    for index, text in zip(indices, _decoded(texts.take(pa.array(indices, pa.int64()))), strict=True):
+        mask[index] = not isinstance(text, bytes) and is_missing(text, placeholders)
+    return pa.array(mask, pa.bool_())
+
+
+def _starts_blank(texts: pa.Array) -> pa.Array:
+    first = pc.binary_slice(texts, 0, 1)
+    # White space beyond ASCII begins with one of the last four bytes in UTF-8.
+    return pc.is_in(
+        first,
+        pa.array([b"", *(bytes([i]) for i in (*range(9, 14), *range(28, 33), 0xC2, 0xE1, 0xE2, 0xE3))], texts.type),
+    )
+
+
+def _as_text(column: pa.Array) -> pa.Array:
+    """Text or binary of any layout as large_binary, so that damaged UTF-8 cannot stop a kernel."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_string_view(column.type):
+        column = column.cast(pa.large_string())
+    return column.cast(pa.large_binary())
+
+
+def _decoded(texts: pa.Array) -> list[str | bytes | None]:
+    """Each value as text, or as the bytes it is when it is not UTF-8."""
+    try:
+        return texts.cast(pa.large_string()).to_pylist()  # type: ignore[no-any-return]
+    except pa.ArrowInvalid:
+        return [_decode(value) for value in texts.to_pylist()]
+
+
+def _decode(value: bytes | None) -> str | bytes | None:
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        return value
+
+
+def _texts(column: pa.Array | None, indices: pa.Array) -> list[str | bytes | None]:
+    return [None] * len(indices) if column is None else _decoded(_as_text(column).take(indices))
+
+
+def _values(column: pa.Array, indices: pa.Array) -> list[Any]:
+    if _is_text(column.type):
+        return [None if isinstance(text, bytes) else text for text in _texts(column, indices)]
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column.take(indices).to_pylist()  # type: ignore[no-any-return]
+
+
+def _is_text(data_type: pa.DataType) -> bool:
+    if pa.types.is_dictionary(data_type):
+        return _is_text(data_type.value_type)
+    checks = ("is_string", "is_large_string", "is_string_view", "is_binary", "is_large_binary", "is_null")
+    return any(getattr(pa.types, check)(data_type) for check in checks)
+
+
+def _check_path(schema: pa.Schema, path: str) -> None:
+    names, members = schema.names, path.split(".")
+    if path in names:
+        return
+    field_type: pa.DataType | None = schema.field(members[0]).type if members[0] in names else None
+    for member in members[1:]:
+        inside = field_type is not None and pa.types.is_struct(field_type) and field_type.get_field_index(member) >= 0
+        field_type = field_type.field(member).type if inside and field_type is not None else None
+    if field_type is None:
+        raise SettingsError(f"there is no column {path} for the attributes: there are {', '.join(names)}")
+
+
+def _at_path(rows: pa.RecordBatch, path: str) -> pa.Array:
+    if path in rows.schema.names:
+        return rows.column(path)
+    first, *members = path.split(".")
+    return pc.struct_field(rows.column(first), members)

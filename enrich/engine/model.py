@@ -1,0 +1,249 @@
+"""Base and adapter made into weights that are ready to run, and shown to run.
+
+Knows nothing of texts, batches or schedules. It loads from folders only: never from a network, never code,
+never a pickle, and never the folder's own generation settings.
+"""
+
+import os
+
+# Read by the libraries when they are imported, hence before them.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["USE_HUB_KERNELS"] = "NO"
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig
+from transformers.utils import logging as transformers_logging
+
+from enrich.engine.adapter import WEIGHTS, Adapter
+from enrich.engine.bases import Base
+from enrich.errors import EnrichError, ModelUnavailable
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Quantize = Literal["none", "8bit", "4bit"]
+Device = Literal["auto", "cpu", "cuda"]
+
+_PROBE_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Model:
+    """Weights on a device, and the little a generator must know of them.
+
+    `eos_ids` end a text. `pad_id` fills rows: any id that ends no text would do, since pads are masked in a
+    prompt and cut after an end. `max_positions` is the longest sequence it was built for, in tokens.
+    """
+
+    module: Any
+    device: torch.device
+    dtype: torch.dtype
+    eos_ids: tuple[int, ...]
+    pad_id: int
+    vocabulary: int
+    max_positions: int
+
+
+def load_model(
+    base: Base,
+    adapter: Adapter | None = None,
+    *,
+    dtype: Dtype = "auto",
+    quantize: Quantize = "none",
+    device: Device = "auto",
+) -> Model:
+    """Loads `base`, puts `adapter` into it, and tries both on a fixed probe.
+
+    The adapter is merged in float32 before the weights become `dtype`; into quantised weights it is not
+    merged. Whether adapter and base belong together is for `Adapter.check` to say beforehand. Raises
+    `ModelUnavailable` when the card is absent or too small, the weights are damaged, or the adapter does not
+    fit or changes nothing.
+    """
+    place = _pick_device(device)
+    number = _pick_dtype(dtype, place)
+    if quantize != "none" and place.type != "cuda":
+        raise ModelUnavailable(
+            f"quantize {quantize}: needs a CUDA card; use none, and dtype bfloat16 to halve the memory"
+        )
+    base.check()
+    with _one_line(base.folder, "model", "fetch the model again"), _quiet():
+        if quantize != "none":
+            module = _load_quantised(base.folder, quantize, number, place)
+        else:
+            module = _load_plain(base.folder, torch.float32 if adapter else number)
+        logits = _probe(module)
+    if adapter:
+        with _one_line(adapter.folder, "adapter", "train the adapter again"), _quiet():
+            module = _attach(module, adapter, merge=quantize == "none")
+            if torch.equal(logits, _probe(module)):
+                raise ModelUnavailable(f"{adapter.folder}: the adapter changes nothing; train the adapter again")
+    with _one_line(base.folder, "model", "take a smaller model or quantize"):
+        if quantize == "none":
+            module = _cast(module, number).to(place)
+        if not torch.isfinite(_probe(module)).all():
+            raise ModelUnavailable(f"{base.folder}: logits are not finite in {number}; fetch it again or change dtype")
+    return _describe(base.folder, module, place, number)
+
+
+def _pick_device(device: Device) -> torch.device:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ModelUnavailable("device cuda: no CUDA card is to be seen; mend the driver, or use device auto or cpu")
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+def _pick_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
+    if dtype != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
+    if device.type == "cpu":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
+
+
+def _load_plain(folder: Path, dtype: torch.dtype) -> Any:
+    return _load(folder, dtype=dtype)
+
+
+def _load_quantised(folder: Path, quantize: Quantize, dtype: torch.dtype, device: torch.device) -> Any:
+    packing = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_8bit=quantize == "8bit",
+        load_in_4bit=quantize == "4bit",
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return _load(folder, dtype=dtype, quantization_config=packing, device_map={"": device})
+
+
+def _load(folder: Path, **options: Any) -> Any:
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder,
+        trust_remote_code=False,
+        use_safetensors=True,
+        local_files_only=True,
+        attn_implementation="sdpa",
+        output_loading_info=True,
+        **options,
+    )
+    module, info = loaded
+    for fault in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        if info.get(fault):
+            raise ModelUnavailable(
+                f"{folder}: {fault.replace('_', ' ')} in the weights: {_first(info[fault])}; fetch it again"
+            )
+    # The folder's generation_config.json ends here: what decides a text is in the settings and in the keys.
+    module.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+    return module.eval()
+
+
+def _attach(module: Any, adapter: Adapter, merge: bool) -> Any:
+    config = LoraConfig(**adapter.peft, task_type="CAUSAL_LM", inference_mode=True)
+    wrapped = get_peft_model(module, config)
+    tensors = load_file(adapter.folder / WEIGHTS)
+    _refuse_misfit(adapter.folder, get_peft_model_state_dict(wrapped, save_embedding_layers=False), tensors)
+    set_peft_model_state_dict(wrapped, tensors)
+    return (wrapped.merge_and_unload(safe_merge=True) if merge else wrapped).eval()
+
+
+def _refuse_misfit(folder: Path, expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
+    for names, fault in ((expected.keys() - found, "lacks"), (found.keys() - expected, "has no place for")):
+        if names:
+            raise ModelUnavailable(f"{folder}: {fault} {_first(names)}; it was trained on another model")
+    for name, tensor in found.items():
+        if tensor.shape != expected[name].shape:
+            raise ModelUnavailable(
+                f"{folder}: {name} has shape {tuple(tensor.shape)}, the model takes "
+                f"{tuple(expected[name].shape)}; it was trained on another model"
+            )
+        if not torch.isfinite(tensor).all():
+            raise ModelUnavailable(f"{folder}: {name} is not finite; train the adapter again")
+
+
+def _cast(module: Any, dtype: torch.dtype) -> Any:
+    # Parameters only: `Module.to` would take the rotary frequencies along, which must stay in float32.
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(dtype)
+    module.config.dtype = dtype
+    return module
+
+
+def _probe(module: Any) -> torch.Tensor:
+    """The logits, (tokens, vocabulary) in float32, of a few fixed ids."""
+    device = module.get_input_embeddings().weight.device
+    ids = torch.arange(1, _PROBE_TOKENS + 1, device=device) % module.config.vocab_size
+    with torch.inference_mode():
+        logits: torch.Tensor = module(input_ids=ids[None]).logits[0].float().cpu()
+    return logits
+
+
+def _describe(folder: Path, module: Any, device: torch.device, dtype: torch.dtype) -> Model:
+    vocabulary = module.config.vocab_size
+    eos_ids = _eos_ids(folder, module.config)
+    pad_id = next(i for i in range(vocabulary) if i not in eos_ids)
+    return Model(module, device, dtype, eos_ids, pad_id, vocabulary, module.config.max_position_embeddings)
+
+
+def _eos_ids(folder: Path, config: Any) -> tuple[int, ...]:
+    # Both: a chat model's configuration may name one end and its tokenizer, which training uses, another.
+    configured = config.eos_token_id
+    ids = set(configured if isinstance(configured, list) else [configured]) | {_tokenizer_eos(folder)}
+    known = sorted(i for i in ids if i is not None and 0 <= i < config.vocab_size)
+    if not known:
+        raise ModelUnavailable(
+            f"{folder}: neither config.json nor the tokenizer names an end token; its texts never end"
+        )
+    return tuple(known)
+
+
+def _tokenizer_eos(folder: Path) -> int | None:
+    file = folder / "tokenizer_config.json"
+    with _one_line(folder, "tokenizer", "fetch the model again"):
+        token = json.loads(file.read_text(encoding="utf-8")).get("eos_token") if file.exists() else None
+        content = token["content"] if isinstance(token, dict) else token
+        found: int | None = Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id(content or "")
+    return found
+
+
+def _first(names: Any) -> str:
+    ordered = sorted(map(str, names))
+    return ordered[0] if len(ordered) == 1 else f"{ordered[0]} and {len(ordered) - 1} more"
+
+
+@contextmanager
+def _one_line(folder: Path, what: str, remedy: str) -> Iterator[None]:
+    """Whatever the libraries raise over a damaged file becomes one line: their errors share no ancestor."""
+    try:
+        yield
+    except EnrichError:
+        raise
+    except (torch.OutOfMemoryError, MemoryError):
+        raise ModelUnavailable(
+            f"{folder}: the {what} does not fit into memory; take a smaller one or quantize"
+        ) from None
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelUnavailable(f"{folder}: the {what} cannot be used ({reason[:200]}); {remedy}") from None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the libraries' progress bars and notices to their own developers off the operator's terminal."""
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            yield
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

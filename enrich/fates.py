@@ -1,0 +1,76 @@
+"""What becomes of each row that misses its description, from what the memory holds."""
+
+from collections.abc import Collection, Sequence
+
+from enrich.catalog.columns import Gap
+from enrich.memory import Memory, Remembered, Review, Verdict
+from enrich.plan import products_with_keys
+from enrich.products import Description
+from enrich.quality.rules import POLICY, judge
+from enrich.recipe import Recipe, product_key
+
+# The code of a row that the model could not write even alone: no fault of the catalogue.
+MODEL_FAILED = "model_failed"
+TITLE_CUT = "title_cut"
+
+# How many published texts the summary shows.
+_NUM_SAMPLES = 3
+
+
+class Fates:
+    """Decides batches of gaps; what a person decided wins over any model. Keeps the first texts as samples."""
+
+    def __init__(self, memory: Memory, recipe: Recipe) -> None:
+        self.samples: list[tuple[str, str]] = []
+        self._memory = memory
+        self._recipe = recipe
+
+    def decide(self, gaps: Sequence[Gap]) -> list[Description]:
+        """One fate for each gap, in order."""
+        asked = products_with_keys(gaps, self._recipe)
+        wanted = dict(each for each in asked if not isinstance(each, str))
+        reviewed = {key: product_key(product) for key, product in wanted.items()}
+        texts = self._recall(wanted.keys())
+        reviews = self._memory.reviews(reviewed.values())
+        fates = [
+            Description("rejected", flags=(each,))
+            if isinstance(each, str)
+            else _fate(texts.get(each[0]), reviews.get(reviewed[each[0]]))
+            for each in asked
+        ]
+        self._keep_samples(asked, fates)
+        return fates
+
+    def _recall(self, keys: Collection[bytes]) -> dict[bytes, Remembered]:
+        """The remembered texts, each with today's verdict: made and stored where there is none yet."""
+        texts = self._memory.recall(keys, POLICY)
+        unjudged = {key: text for key, text in texts.items() if not text.judged}
+        if unjudged:
+            self._memory.add_verdicts([_verdict(text) for text in unjudged.values()])
+            texts.update(self._memory.recall(unjudged.keys(), POLICY))
+        return texts
+
+    def _keep_samples(self, asked: Sequence[object], fates: Sequence[Description]) -> None:
+        for each, fate in zip(asked, fates, strict=True):
+            if len(self.samples) == _NUM_SAMPLES:
+                return
+            if isinstance(each, tuple) and fate.text:
+                self.samples.append((each[1].title, fate.text))
+
+
+def _verdict(text: Remembered) -> Verdict:
+    judged = judge(text.completion, text.ended)
+    return Verdict(text.text_id, POLICY, judged.text, judged.flags, judged.score)
+
+
+def _fate(text: Remembered | None, review: Review | None) -> Description:
+    if review is not None:
+        return Description("approved", review.text) if review.text else Description("held", flags=(review.verdict,))
+    if text is None:
+        return Description("pending")
+    if text.ended == "failed":
+        return Description("rejected", flags=(MODEL_FAILED,))
+    flags = (*text.flags, *([TITLE_CUT] if text.cut else []))
+    if text.text is None:
+        return Description("held", None, flags, text.score)
+    return Description("generated", text.text, flags, text.score)

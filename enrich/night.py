@@ -1,0 +1,216 @@
+"""The night: plan → generate → publish → report, for one catalogue or a folder of them."""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from enrich import __version__
+from enrich.author import Author
+from enrich.catalog.columns import Columns, resolve_columns, text_columns, used_columns
+from enrich.catalog.proof import prove
+from enrich.catalog.publish import Published, check_enrich_columns, former_footer, publish
+from enrich.catalog.read import Catalogue, open_catalogue
+from enrich.catalog.sources import Source, find_sources
+from enrich.catalog.spool import HowToRead
+from enrich.errors import (
+    PUBLISHED,
+    PUBLISHED_WITH_PENDING,
+    Busy,
+    EnrichError,
+    ModelUnavailable,
+    Stopped,
+    TooManyRejected,
+    gravest,
+)
+from enrich.fates import Fates
+from enrich.memory import Memory
+from enrich.plan import Wanted, wanted
+from enrich.report.progress import Progress
+from enrich.report.summary import Stopwatch, Summary, write_summaries
+from enrich.settings import CatalogueSettings, Settings
+from enrich.signals import stop_on_signals
+from enrich.state import State
+
+log = logging.getLogger("enrich")
+
+CheckStop = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run did: its exit status, an account of each catalogue, and where the report lies."""
+
+    status: int
+    summaries: list[Summary]
+    folder: Path
+
+
+def run(named: str | Path, output: str | Path | None = None, settings: Settings | None = None) -> Report:
+    """Fills the missing descriptions of a catalogue, a folder or a glob, and publishes the result.
+
+    Raises an `EnrichError` when a single catalogue cannot be published, or when nothing can be done at all;
+    of several catalogues one that fails does not stop the others, and is told in the report.
+    """
+    settings = settings or Settings()
+    selection = find_sources(str(named), Path(output) if output else None)
+    state = State(settings.machine.state or default_state(selection.output))
+    author = Author.choose(settings)
+    with state.locked() as check_lock, stop_on_signals() as should_stop, Memory.open(state.memory) as memory:
+        folder = state.new_report()
+        night = _Night(settings, author, state, memory, folder.name, should_stop, check_lock)
+        summaries: list[Summary] = []
+        try:
+            for source in selection.sources:
+                summary = Summary(source.address, str(source.output))
+                summaries.append(summary)
+                night.enrich(source, summary, alone=len(selection.sources) == 1)
+        finally:
+            write_summaries(folder, summaries, author.provenance())
+    return Report(gravest(summary.status for summary in summaries), summaries, folder)
+
+
+@dataclass(frozen=True)
+class _Night:
+    settings: Settings
+    author: Author
+    state: State
+    memory: Memory
+    name: str
+    should_stop: Callable[[], bool]
+    check_lock: Callable[[], None]
+
+    def enrich(self, source: Source, summary: Summary, *, alone: bool) -> None:
+        """Plan → generate → publish for one catalogue; what is known is in `summary`, however it ends."""
+        try:
+            with source.local(self.state.spool) as path:
+                catalogue, columns = self._open(path, summary)
+                self._generate(catalogue, columns, summary)
+                self._publish(catalogue, columns, source.output, summary)
+        except EnrichError as error:
+            summary.status, summary.error = error.status, str(error)
+            if alone or isinstance(error, (Stopped, Busy, ModelUnavailable)):
+                raise
+            log.error("%s", error)
+
+    def _open(self, path: Path, summary: Summary) -> tuple[Catalogue, Columns]:
+        chosen = self.settings.catalogue
+        catalogue = open_catalogue(path, how_to_read(chosen), self.state.spool, self._check_stop)
+        summary.rows, summary.quarantined, summary.damaged_cells = (
+            catalogue.num_rows,
+            catalogue.lost,
+            catalogue.kept_defects,
+        )
+        summary.records = catalogue.num_rows + catalogue.lost
+        self._refuse_too_many(summary)
+        check_enrich_columns(catalogue)
+        return catalogue, resolve_columns(catalogue.schema, chosen, catalogue.num_rows)
+
+    def _generate(self, catalogue: Catalogue, columns: Columns, summary: Summary) -> None:
+        """Writes what is missing and not remembered; every finished batch is committed at once."""
+        run_id = self.memory.begin_run(self.name, self.author.recipe.digest)
+        # Keys handed to the engine and not committed yet: with the memory, all that has to be known of duplicates.
+        in_flight: set[bytes] = set()
+        watch = Stopwatch()
+        with Progress("generating", catalogue.num_rows) as progress:
+            products = self._wanted(catalogue, columns, in_flight, progress)
+            for finished in self.author.write(products, self.memory, self.should_stop):
+                self.memory.add(run_id, finished.entries)
+                in_flight.difference_update(entry.key for entry in finished.entries)
+                progress.wrote(len(finished.entries), finished.tokens)
+        summary.written, summary.tokens = progress.written, progress.tokens
+        summary.generating_seconds = watch.seconds()
+
+    def _wanted(
+        self, catalogue: Catalogue, columns: Columns, in_flight: set[bytes], progress: Progress
+    ) -> Iterator[Wanted]:
+        placeholders = self.settings.catalogue.placeholders
+        for num_rows, products in wanted(catalogue, columns, placeholders, self.author.recipe, self.memory, in_flight):
+            in_flight.update(key for key, _ in products)
+            for product in products:
+                self._check_stop()
+                yield product
+            progress.passed(num_rows)
+            self._check_stop()
+
+    def _publish(self, catalogue: Catalogue, columns: Columns, output: Path, summary: Summary) -> None:
+        fates = Fates(self.memory, self.author.recipe)
+        watch = Stopwatch()
+
+        def accept(published: Published) -> None:
+            summary.statuses, summary.rejected = dict(published.statuses), dict(published.rejected)
+            summary.unlisted_placeholders = published.unlisted_placeholders
+            self._refuse_too_many(summary)
+            self.check_lock()
+
+        log.info("publishing %s", output)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        publish(
+            catalogue,
+            columns,
+            self.settings.catalogue.placeholders,
+            fates.decide,
+            footer(self.author, catalogue),
+            output.resolve(),
+            accept,
+            self._check_stop,
+        )
+        summary.samples, summary.publishing_seconds = fates.samples, watch.seconds()
+        summary.status = PUBLISHED_WITH_PENDING if summary.pending else PUBLISHED
+
+    def _refuse_too_many(self, summary: Summary) -> None:
+        limit = self.settings.publish.max_rejected
+        allowed = max(10, summary.records // 100) if limit is None else limit
+        if summary.rejected_for_input > allowed:
+            codes = ", ".join(f"{code} {count}" for code, count in sorted(summary.rejected.items()))
+            raise TooManyRejected(
+                f"{summary.input}: {summary.rejected_for_input} bad records, {allowed} are allowed; not published "
+                f"({summary.quarantined} left no row{', ' + codes if codes else ''}); see --max-rejected"
+            )
+
+    def _check_stop(self) -> None:
+        if self.should_stop():
+            raise Stopped("stopped by a signal; run again, nothing is lost")
+
+
+def verify(named: str | Path, output: str | Path | None = None, settings: Settings | None = None) -> list[Source]:
+    """Proves that the published files are their inputs with the gaps filled; returns what was compared.
+
+    Raises `Difference` at the first place that differs. Needs no memory, no model and no state.
+    """
+    settings = settings or Settings()
+    sources = find_sources(str(named), Path(output) if output else None).sources
+    for source in sources:
+        with TemporaryDirectory() as folder, source.local(Path(folder)) as path:
+            catalogue = open_catalogue(path, how_to_read(settings.catalogue), Path(folder))
+            columns = resolve_columns(catalogue.schema, settings.catalogue, catalogue.num_rows)
+            prove(catalogue, columns, settings.catalogue.placeholders, source.output)
+    return sources
+
+
+def how_to_read(settings: CatalogueSettings) -> HowToRead:
+    """What the settings say of reading JSON."""
+    return HowToRead(settings.records, text_columns(settings), used_columns(settings))
+
+
+def footer(author: Author, catalogue: Catalogue) -> dict[str, object]:
+    """The provenance of the published file; of a former output fed back, what it said of its texts too."""
+    former = former_footer(catalogue.schema)
+    now = {"version": __version__, **author.provenance()}
+    if former is None:
+        return now
+    earlier = [*_listed(former.pop("former", [])), former]
+    return {
+        **now,
+        "former": [each for index, each in enumerate(earlier) if each != now and each not in earlier[:index]],
+    }
+
+
+def _listed(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def default_state(output: Path) -> Path:
+    """The state folder beside an output file or folder."""
+    return output.resolve().parent / ".enrich"

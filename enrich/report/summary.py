@@ -1,0 +1,109 @@
+"""The account of a run: what was found, what was written, what it took. One JSON file a run."""
+
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from enrich import durable
+
+VERSION = 1
+
+
+@dataclass(slots=True)
+class Summary:
+    """One catalogue's night. Times in seconds; `written` counts texts made in this run, `tokens` their ids."""
+
+    input: str
+    output: str
+    records: int = 0
+    rows: int = 0
+    statuses: dict[str, int] = field(default_factory=dict)
+    rejected: dict[str, int] = field(default_factory=dict)
+    quarantined: int = 0
+    damaged_cells: int = 0
+    unlisted_placeholders: int = 0
+    written: int = 0
+    failed: int = 0
+    tokens: int = 0
+    generating_seconds: float = 0.0
+    publishing_seconds: float = 0.0
+    samples: list[tuple[str, str]] = field(default_factory=list)
+    error: str | None = None
+    status: int = 0
+
+    @property
+    def pending(self) -> int:
+        return self.statuses.get("pending", 0)
+
+    @property
+    def rejected_for_input(self) -> int:
+        """Bad records: those without a row, cells that could not be kept, rows rejected for what they say.
+
+        What the model could not do is no fault of the catalogue. A row whose record is in the quarantine
+        file is counted there.
+        """
+        apart = {"model_failed", *_IN_QUARANTINE}
+        return self.quarantined + self.damaged_cells + sum(n for code, n in self.rejected.items() if code not in apart)
+
+
+_IN_QUARANTINE = ("bad_type", "duplicate_key")
+
+
+class Stopwatch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    def seconds(self) -> float:
+        return round(time.monotonic() - self._start, 3)
+
+
+def write_summaries(folder: Path, summaries: list[Summary], provenance: dict[str, object]) -> None:
+    """Writes `summary.json` into a report folder."""
+    content = {"version": VERSION, **provenance, "catalogues": [asdict(summary) for summary in summaries]}
+    durable.write(folder / "summary.json", orjson.dumps(content, option=orjson.OPT_INDENT_2))
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """What `write_summaries` wrote; empty when the run did not come that far."""
+    file = folder / "summary.json"
+    return orjson.loads(file.read_bytes()) if file.exists() else {}
+
+
+def lines(summary: Summary) -> list[str]:
+    """The summary as a person reads it after a run."""
+    fates = Counter(summary.statuses)
+    found = [
+        f"{summary.output}",
+        f"  {summary.rows:,} rows: {fates['kept']:,} kept, {fates['generated']:,} generated "
+        f"({summary.written:,} of them now), {fates['approved']:,} approved, {fates['held']:,} held, "
+        f"{fates['pending']:,} pending, {fates['rejected']:,} rejected",
+    ]
+    if summary.rejected:
+        found.append(
+            "  rejected: " + ", ".join(f"{code} {count:,}" for code, count in sorted(summary.rejected.items()))
+        )
+    if summary.quarantined or summary.damaged_cells:
+        found.append(
+            f"  quarantine: {summary.quarantined:,} records without a row, "
+            f"{summary.damaged_cells:,} with a cell that could not be kept"
+        )
+    if summary.unlisted_placeholders:
+        found.append(
+            f"  {summary.unlisted_placeholders:,} kept descriptions read like N/A: "
+            "list such texts as placeholders to have them filled"
+        )
+    if summary.written:
+        rate = summary.written / max(summary.generating_seconds, 1e-9)
+        found.append(
+            f"  {summary.tokens:,} tokens in {summary.generating_seconds:,.1f} s: {rate:,.1f} rows/s, "
+            f"{summary.tokens / max(summary.generating_seconds, 1e-9):,.0f} tokens/s"
+        )
+    for title, text in summary.samples:
+        found += [f"  · {title}", f"    {text}"]
+    return found

@@ -1,0 +1,152 @@
+"""Settings: what decides a text, what decides only speed, and where things are found.
+
+They come from `enrich.toml` and the command line, are checked all at once, and are frozen. Every field's
+`description` is its documentation; `samples/enrich.toml` shows each with its default.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from enrich.errors import NoInput, SettingsError
+
+DEFAULT_TEMPLATE = "<s>[INST] Gere uma descrição para o seguinte produto: {title} [/INST] {description} </s>"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class CatalogueSettings(_Section):
+    """Where a record keeps what we need, and when its description counts as missing."""
+
+    title: str | None = Field(default=None, description="column of the title; found by its usual names when not given")
+    description: str | None = Field(
+        default=None, description="column of the description; found by its usual names when not given"
+    )
+    attributes: tuple[str, ...] = Field(
+        default=(), description="columns that feed the text beside the title; a dot reaches into a nested one"
+    )
+    id: str | None = Field(default=None, description="column that names a product in reports")
+    records: str | None = Field(
+        default=None,
+        description="path to the records inside one wrapping JSON object, such as products.items",
+    )
+    placeholders: tuple[str, ...] = Field(
+        default=(),
+        description="texts that stand for a missing description, compared trimmed and without case",
+    )
+
+    @field_validator("placeholders")
+    @classmethod
+    def _fold(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(text.strip().casefold() for text in value))
+
+
+class TextSettings(_Section):
+    """Everything here decides the text, so all of it goes into the keys: a change never reuses an old text."""
+
+    template: str = Field(
+        default=DEFAULT_TEMPLATE, description="the prompt; {title} and {attributes} are the row's own"
+    )
+    max_prompt_tokens: int = Field(
+        default=192, ge=16, le=4096, description="longer titles and attributes are cut to this, in tokens"
+    )
+    max_new_tokens: int = Field(default=160, ge=1, le=4096, description="length limit of a description, in tokens")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto",
+        description="number type of the weights; auto: bfloat16 on CUDA (float16 before Ampere), else float32",
+    )
+    quantize: Literal["none", "8bit", "4bit"] = Field(
+        default="none",
+        description="weights packed by bitsandbytes, for cards that cannot hold the model; CUDA only",
+    )
+
+
+class ModelSettings(_Section):
+    """Which weights write. They enter the keys by the digest of their content."""
+
+    base: str | None = Field(
+        default=None,
+        description="preset (smollm2-135m, tinyllama) or folder; the adapter's own base when not given",
+    )
+    adapter: str | None = Field(
+        default=None, description="adapter folder, or none; adapters/current when not given and present"
+    )
+
+
+class MachineSettings(_Section):
+    """Everything here decides only speed and place: it never enters a key."""
+
+    engine: Literal["auto", "padded", "echo"] = Field(
+        default="auto", description="auto picks the fastest engine that fits the machine; echo needs no model"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where the model runs")
+    batch_rows: int | None = Field(
+        default=None,
+        ge=1,
+        le=4096,
+        description="rows of a padded batch; 8 on the CPU and 64 on CUDA when not given",
+    )
+    state: Path | None = Field(
+        default=None, description="folder of the memory, the lock and the reports; .enrich beside the output"
+    )
+    gpu_hour_price: float | None = Field(
+        default=None, gt=0, description="price of an hour of this machine, for the cost that `plan` estimates"
+    )
+
+
+class PublishSettings(_Section):
+    """When a result may be published."""
+
+    max_rejected: int | None = Field(
+        default=None,
+        ge=0,
+        description="bad records above which nothing is published; the larger of 10 and 1 % when not given",
+    )
+
+
+class Settings(_Section):
+    """All of it, frozen."""
+
+    catalogue: CatalogueSettings = CatalogueSettings()
+    text: TextSettings = TextSettings()
+    model: ModelSettings = ModelSettings()
+    machine: MachineSettings = MachineSettings()
+    publish: PublishSettings = PublishSettings()
+
+
+def load_settings(file: Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Settings:
+    """Reads a TOML file and lays `overrides` (section → field → value) over it.
+
+    Raises `NoInput` when the file does not exist and `SettingsError` with every problem in one line.
+    """
+    sections = _read_toml(file) if file else {}
+    for section, fields in (overrides or {}).items():
+        merged = sections.setdefault(section, {})
+        if isinstance(merged, dict):
+            merged.update(fields)
+    try:
+        return Settings.model_validate(sections)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
+        raise SettingsError(f"{file or 'settings'}: {problems}") from None
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise NoInput(f"{file}: no such settings file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise SettingsError(f"{file}: {error}") from None
+
+
+def home() -> Path:
+    """The folder that holds `models/` and `adapters/`: $ENRICH_HOME, else the checkout this package lies in."""
+    configured = os.environ.get("ENRICH_HOME")
+    return Path(configured) if configured else Path(__file__).resolve().parents[1]
