@@ -16,7 +16,7 @@ from enrich.engine.protocol import Completion, EchoGenerator, Generator, Request
 from enrich.errors import Stopped
 from enrich.memory import Entry, Memory
 from enrich.products import Product
-from enrich.prompt import ByteTokenizer, ModelTokenizer, PromptWriter, Template, Tokenizer
+from enrich.prompt import ByteTokenizer, ModelTokenizer, Prompt, PromptWriter, Template, Tokenizer
 from enrich.quality.rules import POLICY, judge
 from enrich.recipe import Recipe
 from enrich.settings import Settings, home
@@ -97,39 +97,39 @@ class Author:
             yield from self._write(generator, chain([first], products))
 
     def _write(self, generator: Generator, products: Iterator[tuple[bytes, Product]]) -> Iterator[Finished]:
-        cut: set[bytes] = set()
+        unusual: dict[bytes, Prompt] = {}
         completions: list[Completion] = []
         try:
-            for completion in generator.generate(self._requests(products, cut)):
+            for completion in generator.generate(self._requests(products, unusual)):
                 completions.append(completion)
                 if len(completions) >= generator.batch_rows:
-                    yield self._finish(completions, cut)
+                    yield self._finish(completions, unusual)
                     completions = []
         except Stopped:
-            yield self._finish(completions, cut)
+            yield self._finish(completions, unusual)
             raise
-        yield self._finish(completions, cut)
+        yield self._finish(completions, unusual)
 
-    def _requests(self, products: Iterator[tuple[bytes, Product]], cut: set[bytes]) -> Iterator[Request]:
+    def _requests(self, products: Iterator[tuple[bytes, Product]], unusual: dict[bytes, Prompt]) -> Iterator[Request]:
+        """The prompts, in order; those that were cut or refused are noted in `unusual` until they finish."""
         while window := list(islice(products, _WINDOW)):
             prompts = self.prompts.write([product for _, product in window])
             for (key, _), prompt in zip(window, prompts, strict=True):
-                if prompt.cut:
-                    cut.add(key)
+                if prompt.cut or prompt.refused:
+                    unusual[key] = prompt
                 yield Request(key, prompt.ids)
 
-    def _finish(self, completions: list[Completion], cut: set[bytes]) -> Finished:
-        entries = [self._entry(completion, completion.key in cut) for completion in completions]
-        cut.difference_update(entry.key for entry in entries)
+    def _finish(self, completions: list[Completion], unusual: dict[bytes, Prompt]) -> Finished:
+        entries = [self._entry(completion, unusual.pop(completion.key, None)) for completion in completions]
         return Finished(entries, sum(len(completion.ids) for completion in completions))
 
-    def _entry(self, completion: Completion, cut: bool) -> Entry:
+    def _entry(self, completion: Completion, unusual: Prompt | None) -> Entry:
         if completion.ended == "failed":
-            return Entry(completion.key, 0, "", "failed", POLICY)
+            return Entry(completion.key, 0, "", "refused" if unusual and unusual.refused else "failed", POLICY)
         text = self.prompts.tokenizer.decode(completion.ids)
         verdict = judge(text, completion.ended)
         judged = (POLICY, verdict.text, verdict.flags, verdict.score)
-        return Entry(completion.key, 0, text, completion.ended, *judged, cut)
+        return Entry(completion.key, 0, text, completion.ended, *judged, cut=unusual is not None)
 
     def _generator(self, memory: Memory, should_stop: Callable[[], bool]) -> Generator:
         text = self.settings.text

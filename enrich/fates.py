@@ -9,9 +9,9 @@ from enrich.products import Description
 from enrich.quality.rules import POLICY, judge
 from enrich.recipe import Recipe, product_key
 
-# The code of a row that the model could not write even alone: no fault of the catalogue.
-MODEL_FAILED = "model_failed"
 TITLE_CUT = "title_cut"
+# Why the model wrote nothing: it could not even alone, or the title cannot be said without a control token.
+NOT_WRITTEN = {"failed": "model_failed", "refused": "control_token"}
 
 # How many published texts the summary shows.
 _NUM_SAMPLES = 3
@@ -68,8 +68,8 @@ def _fate(text: Remembered | None, review: Review | None) -> Description:
         return Description("approved", review.text) if review.text else Description("held", flags=(review.verdict,))
     if text is None:
         return Description("pending")
-    if text.ended == "failed":
-        return Description("rejected", flags=(MODEL_FAILED,))
+    if text.ended in NOT_WRITTEN:
+        return Description("rejected", flags=(NOT_WRITTEN[text.ended],))
     flags = (*text.flags, *([TITLE_CUT] if text.cut else []))
     if text.text is None:
         return Description("held", None, flags, text.score)

@@ -1,6 +1,5 @@
 """The nouns every room shares: a product, and what became of its description."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,11 +26,3 @@ class Description:
     text: str | None = None
     flags: tuple[str, ...] = ()
     score: int | None = None
-
-
-def is_missing(text: str | None, placeholders: Collection[str]) -> bool:
-    """Whether a description is absent: null, empty, blank, or one of `placeholders` (trimmed, case-folded)."""
-    if text is None:
-        return True
-    trimmed = text.strip()
-    return not trimmed or trimmed.casefold() in placeholders

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
+from unicodedata import normalize
 
 from tokenizers import Tokenizer as FastTokenizer
 
@@ -30,7 +31,7 @@ _CALLED = {
     "descrição": "description",
     "descricao": "description",
 }
-# No tokenizer makes fewer tokens than one for so many characters of ordinary text.
+# No tokenizer makes fewer tokens than one for so many characters of ordinary text, so more need not be read.
 _CHARACTERS_A_TOKEN = 32
 
 
@@ -61,11 +62,13 @@ class Template:
 
     @classmethod
     def parse(cls, text: str) -> "Template":
-        """Reads `<s>[INST] … {title} [/INST] {description} </s>`; what follows the title may be left out.
+        """Reads `<s>[INST] … {title} [/INST] {description} </s>`; the description and the end may be left out.
 
+        `<s>` in front is the model's own first token and `</s>` its end token, whatever it calls them. White space
+        before the description is not the prompt's: each completion begins with one space of its own.
         Raises `SettingsError` for an unknown placeholder, a missing title, or text behind the description.
         """
-        head, found, tail = _split_at_description(text)
+        head, found, tail = _split_at_description(normalize("NFC", text))
         if found and tail.strip() not in ("", _EOS):
             raise SettingsError(f"template: only {_EOS} may follow the description, not {tail.strip()!r}")
         body = head.strip()
@@ -120,9 +123,9 @@ class Tokenizer(Protocol):
     @property
     def eos_id(self) -> int: ...
 
-    def encode_template(self, text: str, *, first: bool) -> list[int]: ...
+    def encode_template(self, text: str) -> list[int]: ...
 
-    def encode_texts(self, texts: Sequence[str], *, first: bool) -> list[list[int] | None]: ...
+    def encode_texts(self, texts: Sequence[str]) -> list[list[int] | None]: ...  # None: refused
 
     def decode(self, ids: Sequence[int]) -> str: ...
 
@@ -133,10 +136,10 @@ class ByteTokenizer:
     bos_id = 512
     eos_id = 513
 
-    def encode_template(self, text: str, *, first: bool) -> list[int]:
+    def encode_template(self, text: str) -> list[int]:
         return [256 + byte for byte in text.encode()]
 
-    def encode_texts(self, texts: Sequence[str], *, first: bool) -> list[list[int] | None]:
+    def encode_texts(self, texts: Sequence[str]) -> list[list[int] | None]:
         return [list(text.encode()) for text in texts]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -146,57 +149,76 @@ class ByteTokenizer:
 class ModelTokenizer:
     """A model's own tokenizer, from its `tokenizer.json`."""
 
-    def __init__(self, content: str, bos: str | None, eos: str) -> None:
-        """`content` is the JSON of a fast tokenizer; `bos` and `eos` are the tokens the model was trained with."""
+    def __init__(self, content: str, bos: str | int | None, eos: str | int | None) -> None:
+        """`content` is the JSON of a fast tokenizer; `bos` and `eos` are the model's own, as tokens or as ids.
+
+        Raises `ValueError` when `eos` is no token of it.
+        """
         self._whole = FastTokenizer.from_str(content)
         self._whole.no_truncation()
         self._whole.no_padding()
         # `add_special_tokens=False` still finds added tokens in a text, and the switch that stops the special
-        # ones lets the others through. A tokenizer that has none cannot.
+        # ones lets the others through. A tokenizer that has none cannot find any.
         self._plain = FastTokenizer.from_str(_without_added_tokens(content))
-        self._added = frozenset(self._whole.get_added_tokens_decoder())
-        self.bos_id = None if bos is None else self._whole.token_to_id(bos)
-        self.eos_id: int = self._whole.token_to_id(eos)
-        # Sentencepiece tokenizers put a space before whatever they are given.
-        self._adds_space = self._tokens_of("a") == self._tokens_of(" a") or self._tokens_of("a")[:1] == ["▁a"]
+        self.bos_id = self._id_of(bos)
+        eos_id = self._id_of(eos)
+        if eos_id is None:
+            raise ValueError("it names no end token, so its texts would never end")
+        self.eos_id: int = eos_id
+        self._control_ids = frozenset({*self._whole.get_added_tokens_decoder(), self.bos_id, self.eos_id})
+        # Sentencepiece tokenizers put a space before whatever they are given, byte-level ones may.
+        self._adds_space = self._first_piece_of("a").startswith(("▁", "Ġ"))
 
     @classmethod
     def load(cls, folder: Path) -> "ModelTokenizer":
-        """Reads a model folder. Raises `ModelUnavailable` when it names no end token or is damaged."""
+        """Reads a model folder. Raises `ModelUnavailable` when its tokenizer is damaged or names no end token."""
         try:
             content = (folder / "tokenizer.json").read_text(encoding="utf-8")
-            named = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-            bos, eos = _content_of(named.get("bos_token")), _content_of(named.get("eos_token"))
-            if eos is None:
-                raise ModelUnavailable(f"{folder}: its tokenizer names no end token, so its texts never end")
+            named = _read_json(folder / "tokenizer_config.json")
+            numbered = _read_json(folder / "config.json")
+            bos = _content_of(named.get("bos_token")) or _first_of(numbered.get("bos_token_id"))
+            eos = _content_of(named.get("eos_token")) or _first_of(numbered.get("eos_token_id"))
             return cls(content, bos, eos)
-        except ModelUnavailable:
-            raise
         except Exception as error:  # the tokenizers library raises plain Exception
-            raise ModelUnavailable(f"{folder}: its tokenizer cannot be read: {error}; fetch it again") from None
+            raise ModelUnavailable(f"{folder}: its tokenizer cannot be used: {error}; fetch it again") from None
 
-    def encode_template(self, text: str, *, first: bool) -> list[int]:
-        """Template text; `first` says that nothing comes before it."""
-        return list(self._whole.encode(self._led(text, first), add_special_tokens=False).ids)
+    def encode_template(self, text: str) -> list[int]:
+        """Template text; added tokens keep their meaning in it."""
+        return list(self._whole.encode(self._led(text), add_special_tokens=False).ids)
 
-    def encode_texts(self, texts: Sequence[str], *, first: bool) -> list[list[int] | None]:
+    def encode_texts(self, texts: Sequence[str]) -> list[list[int] | None]:
         """User texts; None for one that cannot be said without a token of its own meaning."""
-        encoded = self._plain.encode_batch([self._led(text, first) for text in texts], add_special_tokens=False)
-        return [None if self._added.intersection(each.ids) else list(each.ids) for each in encoded]
+        encoded = self._plain.encode_batch([self._led(text) for text in texts], add_special_tokens=False)
+        return [None if self._control_ids.intersection(each.ids) else list(each.ids) for each in encoded]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Plain text, without special tokens."""
         return str(self._whole.decode(list(ids), skip_special_tokens=True))
 
-    def _led(self, text: str, first: bool) -> str:
-        return text[1:] if self._adds_space and not first and text.startswith(" ") else text
+    def _led(self, text: str) -> str:
+        return text[1:] if self._adds_space and text.startswith(" ") else text
 
-    def _tokens_of(self, text: str) -> list[str]:
-        return list(self._plain.encode(text, add_special_tokens=False).tokens)
+    def _id_of(self, token: str | int | None) -> int | None:
+        found = self._whole.token_to_id(token) if isinstance(token, str) else token
+        return None if found is None else int(found)
+
+    def _first_piece_of(self, text: str) -> str:
+        return "".join(self._plain.encode(text, add_special_tokens=False).tokens[:1])
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    parsed: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return parsed
 
 
 def _content_of(token: Any) -> str | None:
-    return token["content"] if isinstance(token, dict) else token
+    content: str | None = token["content"] if isinstance(token, dict) else token
+    return content
+
+
+def _first_of(ids: Any) -> int | None:
+    first: int | None = next(iter(ids), None) if isinstance(ids, list) else ids
+    return first
 
 
 def _without_added_tokens(content: str) -> str:
@@ -209,7 +231,10 @@ def _without_added_tokens(content: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Prompt ids, whether the product had to be cut to fit, and whether it may be asked at all."""
+    """Prompt ids, and whether the product had to be cut to fit.
+
+    `refused`: the product cannot be said without a control token, so there are no ids and nothing may be asked.
+    """
 
     ids: tuple[int, ...]
     cut: bool = False
@@ -224,14 +249,16 @@ class PromptWriter:
         self.tokenizer = tokenizer
         self._template = template
         self._pieces = [
-            part if isinstance(part, Slot) else tokenizer.encode_template(part.text, first=index == 0)
-            for index, part in enumerate(template.parts)
+            part if isinstance(part, Slot) else tokenizer.encode_template(part.text) for part in template.parts
         ]
         self._start = [tokenizer.bos_id] if template.has_bos and tokenizer.bos_id is not None else []
         fixed = len(self._start) + sum(len(piece) for piece in self._pieces if not isinstance(piece, Slot))
         self._room = max_prompt_tokens - fixed
         if self._room < 1:
-            raise SettingsError(f"max_prompt_tokens {max_prompt_tokens}: the template alone takes {fixed}")
+            raise SettingsError(
+                f"max_prompt_tokens {max_prompt_tokens}: the template alone takes {fixed}; allow more, or shorten it"
+            )
+        self._max_characters = self._room * _CHARACTERS_A_TOKEN
 
     @property
     def prefix_ids(self) -> tuple[int, ...]:
@@ -241,32 +268,34 @@ class PromptWriter:
 
     def write(self, products: Sequence[Product]) -> list[Prompt]:
         """One prompt for each product, in order."""
+        said = [self._said(product) for product in products]
         slots = [piece for piece in self._pieces if isinstance(piece, Slot)]
-        encoded = {slot.name: self._encode(slot, products) for slot in slots}
-        return [self._join({name: texts[index] for name, texts in encoded.items()}) for index in range(len(products))]
+        encoded = {slot.name: self._encode(slot, [texts[slot.name] for texts in said]) for slot in slots}
+        return [
+            self._join(texts, {name: ids[index] for name, ids in encoded.items()}) for index, texts in enumerate(said)
+        ]
 
-    def completion_ids(self, description: str) -> list[int]:
-        """What training learns to write after a prompt: the description with the space before it, and the end."""
-        ids = self.tokenizer.encode_texts([" " + description], first=False)[0]
-        if ids is None:
-            raise SettingsError("a description holds a token with a meaning of its own")
-        return [*ids, self.tokenizer.eos_id]
+    def completion_ids(self, description: str) -> list[int] | None:
+        """What training learns to write after a prompt: the description with the space before it, and the end.
 
-    def _encode(self, slot: Slot, products: Sequence[Product]) -> list[list[int] | None]:
-        limit = self._room * _CHARACTERS_A_TOKEN
-        said = (self._said(slot, product)[:limit] for product in products)
-        first = self._pieces[0] is slot
-        return self.tokenizer.encode_texts([slot.lead + text if text else "" for text in said], first=first)
+        None for a description that cannot be said without a control token: it is nothing to learn from.
+        """
+        ids = self.tokenizer.encode_texts([" " + description])[0]
+        return None if ids is None else [*ids, self.tokenizer.eos_id]
 
-    def _said(self, slot: Slot, product: Product) -> str:
+    def _encode(self, slot: Slot, texts: Sequence[str]) -> list[list[int] | None]:
+        led = [slot.lead + text[: self._max_characters] if text else "" for text in texts]
+        return self.tokenizer.encode_texts(led)
+
+    def _said(self, product: Product) -> dict[str, str]:
         attributes = "; ".join(f"{name}: {value}" for name, value in product.attributes)
-        if slot.name == "attributes":
-            return attributes
-        return product.title if self._template.has_attributes or not attributes else f"{product.title}; {attributes}"
+        if self._template.has_attributes:
+            return {"title": product.title, "attributes": attributes}
+        return {"title": f"{product.title}; {attributes}" if attributes else product.title}
 
-    def _join(self, said: dict[str, list[int] | None]) -> Prompt:
-        texts = {name: ids for name, ids in said.items() if ids is not None}
-        if len(texts) < len(said):
+    def _join(self, said: dict[str, str], encoded: dict[str, list[int] | None]) -> Prompt:
+        texts = {name: ids for name, ids in encoded.items() if ids is not None}
+        if len(texts) < len(encoded):
             return Prompt((), refused=True)
         title = texts["title"][: self._room]
         attributes = texts.get("attributes", [])[: self._room - len(title)]
@@ -274,5 +303,5 @@ class PromptWriter:
         ids = list(self._start)
         for piece in self._pieces:
             ids.extend(fitted[piece.name] if isinstance(piece, Slot) else piece)
-        cut = any(len(fitted[name]) < len(text) for name, text in texts.items())
+        cut = any(len(fitted[name]) < len(texts[name]) or len(said[name]) > self._max_characters for name in said)
         return Prompt(tuple(ids), cut)

@@ -1,65 +1,113 @@
-"""Cleaning: catalogue text → the plain text a model reads and a key is made of. Shared with training.
+"""Cleaning: whatever a catalogue holds becomes one line of readable text. Shared with training.
 
-Tags and entities become what they stand for, mojibake is mended, invisible characters go, white space is
-folded. What merely looks like a tag (`5 < 6`, `</s>`, `[/INST]`) is text and stays. `clean` is idempotent.
+It knows nothing of prompts: what merely looks like a tag (`5 < 6`, `</s>`, `[/INST]`, `<tool_call>`) is text
+and stays.
+
+Tags are found by regular expressions that pass over a text a fixed number of times, not by a parser that
+builds a tree: 60 kB of unclosed `<font>` kept a tree builder busy for seconds, and a title is anybody's input.
 """
 
-import html
 import re
-import unicodedata
+from html import unescape
+from html.entities import html5
 
 import ftfy
-from selectolax.lexbor import LexborHTMLParser
+from ftfy.badness import is_bad
 
-_MOJIBAKE_ONLY = ftfy.TextFixerConfig(
+# Printable ASCII without `<` and `&`, the Latin-1 letters and signs, and the commonest punctuation beyond, in
+# single spaces: no tag, no entity, nothing to fold or to remove, and each character is its own NFC. What is
+# left to ask is whether it looks like mojibake; ftfy mends nothing else, and nothing that is ASCII.
+_ORDINARY = re.compile("[!-%'-;=-~¡-¬®-ÿ–—‘’“”…€™]+(?: [!-%'-;=-~¡-¬®-ÿ–—‘’“”…€™]+)*")
+
+# `s` is left out: `</s>` is the end token of many models, and a title that holds it means its letters.
+_INLINE = re.compile(
+    "a|abbr|b|bdi|bdo|big|cite|code|del|dfn|em|font|i|ins|kbd|label|mark|nobr|o:p|q|samp|small|span|strike|strong|"
+    "sub|sup|tt|u|var|wbr",
+    re.IGNORECASE,
+)
+_BREAKING = re.compile(
+    "address|article|aside|blockquote|body|br|button|caption|center|col|colgroup|dd|details|div|dl|dt|figcaption|"
+    "figure|footer|form|h[1-6]|head|header|hr|html|iframe|img|input|li|link|main|meta|nav|noscript|ol|option|p|"
+    "picture|pre|section|select|source|summary|svg|table|tbody|td|textarea|tfoot|th|thead|title|tr|ul|video",
+    re.IGNORECASE,
+)
+# The first attribute has a value, so that `a <b and c> d` stays a comparison. Nothing inside a tag is a `<`.
+_TAG = re.compile(
+    r"""<(?:
+        (?P<open>[a-z][a-z1-6:]*+) (?: \s++[\w:.-]++\s*+= (?: [^<>"'] | "[^"<]*" | '[^'<]*' | ["'] )*+ | \s*+/? )
+      | /(?P<close>[a-z][a-z1-6:]*+) \s*+
+    )>""",
+    re.VERBOSE | re.IGNORECASE | re.ASCII,
+)
+_HIDDEN = re.compile(
+    r"<!--.*?(?:-->|\Z) | <!doctype\b[^<>]*> | <(script|style)\b[^<>]*>.*?(?:</\1\s*>|\Z)",
+    re.VERBOSE | re.IGNORECASE | re.DOTALL,
+)
+
+# Only with their semicolon: without it `Home&paradise` would turn into `Home¶dise`.
+_ENTITY = re.compile(r"&(#\d{1,7}|#[xX][\da-fA-F]{1,6}|[a-zA-Z][a-zA-Z\d]{1,31});")
+_ESCAPED_AMPERSAND = re.compile(r"&(?:amp;|#0*+38;|#x0*+26;)+", re.IGNORECASE)
+
+_MOJIBAKE_AND_NFC = ftfy.TextFixerConfig(
     unescape_html=False,
     uncurl_quotes=False,
     fix_latin_ligatures=False,
     fix_character_width=False,
-    remove_terminal_escapes=True,
+    fix_line_breaks=False,
     remove_control_chars=False,
+    normalization="NFC",
     explain=False,
 )
 
-# `s` is left out: `</s>` is the end token of many models, and a title that holds it means its letters.
-_TAG_NAMES = (
-    "a|abbr|article|b|big|blockquote|body|br|button|center|cite|code|dd|del|div|dl|dt|em|figure|font|footer|form|h[1-6]|"
-    "head|header|hr|html|i|iframe|img|input|ins|label|li|link|mark|meta|nav|ol|option|p|pre|q|script|section|select|"
-    "small|span|strike|strong|style|sub|sup|svg|table|tbody|td|textarea|tfoot|th|thead|title|tr|tt|u|ul|video"
+# Line breaks are white space; the rest of C0 and C1 goes, and so does what is invisible or turns the direction of
+# text: soft hyphen, Hangul fillers, zero-width and bidi controls, byte order mark, annotations, tag characters.
+_REMOVED = re.compile(
+    r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f"
+    r"\u202a-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
-_TAG = re.compile(rf"</?(?:{_TAG_NAMES})(?=[\s/>])[^<>]*>|<!--.*?-->", re.IGNORECASE | re.DOTALL)
-_NO_TAG = re.compile(rf"<(?!/?(?:{_TAG_NAMES})(?=[\s/>])[^<>]*>|!--.*?-->)", re.IGNORECASE | re.DOTALL)
 
-# Line breaks are white space; the rest of C0 and C1, and what is invisible or turns the direction of text, goes.
-_INVISIBLE = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
-_PLAIN = re.compile(r"[!-%'-;=-~]+(?: [!-%'-;=-~]+)*")
+# Real texts are done after three. What is escaped or nested more deeply is an attack on our time.
+_MAX_PASSES = 4
 
 
 def clean(text: str) -> str:
-    """The text on one line, NFC. Printable ASCII with single spaces, no `<` and no `&` is its own result."""
-    if _PLAIN.fullmatch(text):
+    """The text on one line: no tags, entities, mojibake, control or invisible characters; NFC; single spaces.
+
+    Idempotent. Scripts, styles and comments go with all they hold; other tags leave their text.
+    """
+    if _ORDINARY.fullmatch(text) and (text.isascii() or not is_bad(text)):
         return text
-    # One tag or entity may hide another: `&amp;lt;b&amp;gt;`. Every step shortens the text or changes nothing.
-    while (cleaned := _clean_once(text)) != text:
-        text = cleaned
+    # One tag or entity may hide another: `&lt;b&gt;` is a tag once it is unescaped.
+    for num_passes in range(2 * _MAX_PASSES):
+        before, text = text, _clean_once(text)
+        if text == before:
+            break
+        if num_passes == _MAX_PASSES:
+            # With a space behind it, neither begins a tag or an entity.
+            text = re.sub("[<&]", r"\g<0> ", text)
     return text
 
 
 def _clean_once(text: str) -> str:
-    text = html.unescape(ftfy.fix_text(text, _MOJIBAKE_ONLY))
-    if _TAG.search(text):
-        text = _without_tags(text)
-    text = _INVISIBLE.sub("", text)
-    return unicodedata.normalize("NFC", " ".join(text.split()))
+    if "&" in text:
+        text = _ENTITY.sub(_character, _ESCAPED_AMPERSAND.sub("&", text))
+    if "<" in text:
+        text = _TAG.sub(_separator, _HIDDEN.sub(" ", text))
+    if not text.isascii() or "\x1b" in text:
+        text = ftfy.fix_text(text, _MOJIBAKE_AND_NFC)
+    return " ".join(_REMOVED.sub("", text).split())
 
 
-def _without_tags(text: str) -> str:
-    only_tags = _NO_TAG.sub("&lt;", text.replace("&", "&amp;"))
-    tree = LexborHTMLParser(only_tags)
-    for hidden in tree.css("script, style"):
-        hidden.decompose()
-    root = tree.root
-    return root.text(separator=" ") if root else ""
+def _character(entity: re.Match[str]) -> str:
+    known = entity[1].startswith("#") or f"{entity[1]};" in html5
+    return unescape(entity[0]) if known else entity[0]
+
+
+def _separator(tag: re.Match[str]) -> str:
+    name = tag["open"] or tag["close"]
+    if _INLINE.fullmatch(name):
+        return ""
+    return " " if _BREAKING.fullmatch(name) else tag[0]
 
 
 def is_usable(title: str) -> bool:

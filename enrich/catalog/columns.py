@@ -9,7 +9,6 @@ import pyarrow.compute as pc
 
 from enrich.catalog.read import Batch
 from enrich.errors import SettingsError
-from enrich.products import is_missing
 from enrich.settings import CatalogueSettings
 
 TITLES = (
@@ -34,6 +33,11 @@ DESCRIPTIONS = (
 )
 NEW_DESCRIPTION = "description"
 STATUS, FLAGS, SCORE = "enrich_status", "enrich_flags", "enrich_score"
+
+# Nothing but what `str.strip` takes for white space, byte by byte, since Arrow matches binary so.
+_BLANK = (
+    r"^(?:[\t-\r\x1c-\x20]|\xc2[\x85\xa0]|\xe1\x9a\x80|\xe2\x80[\x80-\x8a\xa8\xa9\xaf]|\xe2\x81\x9f|\xe3\x80\x80)*\z"
+)
 
 _USUAL_PLACEHOLDERS = frozenset(
     {"n/a", "na", "-", "--", "null", "none", "nan", "tbd", "sem descrição", "sem descricao"}
@@ -148,36 +152,30 @@ def missing_rows(column: pa.Array | None, num_rows: int, placeholders: Collectio
     """Indices (int64) of the rows whose description is missing."""
     if column is None:
         return pa.array(range(num_rows), pa.int64())
-    missing = _missing_mask(_as_text(column), placeholders)
+    texts = _as_text(column)
+    missing = pc.fill_null(pc.match_substring_regex(texts, _BLANK), True)
+    if placeholders:
+        missing = pc.or_(missing, _is_one_of(texts, placeholders))
     return pc.indices_nonzero(missing).cast(pa.int64())
 
 
 def count_placeholders(column: pa.Array, listed: Collection[str]) -> int:
     """How many kept descriptions are a text that usually stands for none, such as N/A, but is not `listed`."""
-    usual = _USUAL_PLACEHOLDERS.union(listed)
-    return len(missing_rows(column, len(column), usual)) - len(missing_rows(column, len(column), listed))
+    unlisted = _USUAL_PLACEHOLDERS.difference(listed)
+    return int(pc.sum(_is_one_of(_as_text(column), unlisted)).as_py() or 0) if unlisted else 0
 
 
-def _missing_mask(texts: pa.Array, placeholders: Collection[str]) -> pa.Array:
-    # Only a short text, or one that begins with a space, can be blank or a placeholder; that spares a look at
-    # all others. Bytes: four for a letter at most, and some white space behind it.
-    longest = 4 * max(map(len, placeholders), default=0) + 64
-    lengths = pc.binary_length(texts)
-    maybe = pc.or_(pc.less_equal(lengths, longest), _starts_blank(texts))
-    indices = pc.indices_nonzero(pc.fill_null(maybe, True)).to_pylist()
-    mask = [False] * len(texts)
-    for index, text in zip(indices, _decoded(texts.take(pa.array(indices, pa.int64()))), strict=True):
-        mask[index] = not isinstance(text, bytes) and is_missing(text, placeholders)
-    return pa.array(mask, pa.bool_())
-
-
-def _starts_blank(texts: pa.Array) -> pa.Array:
-    first = pc.binary_slice(texts, 0, 1)
-    # White space beyond ASCII begins with one of the last four bytes in UTF-8.
-    return pc.is_in(
-        first,
-        pa.array([b"", *(bytes([i]) for i in (*range(9, 14), *range(28, 33), 0xC2, 0xE1, 0xE2, 0xE3))], texts.type),
-    )
+def _is_one_of(texts: pa.Array, placeholders: Collection[str]) -> pa.Array:
+    """Whether each text (large_binary) is a placeholder. Only short ones are looked at: that spares the others."""
+    # In bytes: another case of a letter may take twice as many, and there may be some white space around.
+    longest = 2 * max(len(placeholder.encode()) for placeholder in placeholders) + 16
+    short = pc.indices_nonzero(pc.fill_null(pc.less_equal(pc.binary_length(texts), longest), False))
+    hits = [
+        index
+        for index, text in zip(short.to_pylist(), _decoded(texts.take(short)), strict=True)
+        if isinstance(text, str) and text.strip().casefold() in placeholders
+    ]
+    return pc.is_in(pa.array(range(len(texts)), pa.int64()), pa.array(hits, pa.int64()))
 
 
 def _as_text(column: pa.Array) -> pa.Array:

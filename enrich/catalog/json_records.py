@@ -6,6 +6,7 @@ only the records of a suspicious chunk are parsed a second time, slowly and exac
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, compress
@@ -26,6 +27,7 @@ DEFECT = "__enrich_defect"
 _INT64 = range(-(2**63), 2**63)
 # Parquet readers refuse schemas more than 100 levels deep, and a list takes two of them.
 _MAX_DEPTH = 32
+_SPACED_COLON = re.compile(rb'"\s+:')
 
 Record = dict[str, Any]
 
@@ -68,7 +70,7 @@ class RecordParser:
         except orjson.JSONDecodeError:
             values = list(self._load_one_by_one(chunk))
         if set(map(type, values)) <= {dict}:
-            return _Records(values, chunk.raws, chunk.lines, chunk.offsets)
+            return _Records(values, chunk.raws, chunk, range(len(values)))
         return self._only_objects(chunk, values)
 
     def _load_one_by_one(self, chunk: RawChunk) -> Iterator[Any]:
@@ -89,8 +91,8 @@ class RecordParser:
             if type(value) is not dict and value is not _NO_RECORD:
                 self._quarantine.add("not_object", chunk.raws[index], chunk.lines[index], chunk.offsets[index])
         objects = [type(value) is dict for value in values]
-        values, raws = list(compress(values, objects)), list(compress(chunk.raws, objects))
-        return _Records(values, raws, list(compress(chunk.lines, objects)), list(compress(chunk.offsets, objects)))
+        places = list(compress(range(len(values)), objects))
+        return _Records([values[at] for at in places], [chunk.raws[at] for at in places], chunk, places)
 
     def _reject_wrong_types(self, records: "_Records", columns: "_Columns") -> None:
         for name in self._text_columns.intersection(columns.values):
@@ -101,7 +103,7 @@ class RecordParser:
                 if value is not None and type(value) is not str:
                     records.defects[index] = "bad_type"
                     self._null(records, index, (name,), "bad_type")
-                    column[index] = None
+            columns.read_again(name)
 
     def _examine(self, records: "_Records") -> None:
         """The slow, exact look at each record of a suspicious chunk."""
@@ -113,12 +115,12 @@ class RecordParser:
                 self._null(records, index, inexact, "number_out_of_range")
             if used := tuple(sorted(self._used_columns.intersection(repeated))):
                 records.defects[index] = "duplicate_key"
-                self._quarantine.add("duplicate_key", raw, records.lines[index], records.offsets[index], columns=used)
+                self._quarantine.add("duplicate_key", *records.place(index), columns=used)
             elif repeated:
                 self.repeated_keys += 1
 
     def _null(self, records: "_Records", index: int, names: tuple[str, ...], reason: str) -> None:
-        self._quarantine.add(reason, records.raws[index], records.lines[index], records.offsets[index], columns=names)
+        self._quarantine.add(reason, *records.place(index), columns=names)
         records.values[index].update(dict.fromkeys(names))
 
 
@@ -127,11 +129,18 @@ _NO_RECORD = object()
 
 @dataclass(slots=True)
 class _Records:
+    """The records of a chunk that are objects; `places` are their indices in it."""
+
     values: list[Record]
     raws: list[bytes]
-    lines: Sequence[int]
-    offsets: Sequence[int]
+    chunk: RawChunk
+    places: Sequence[int]
     defects: dict[int, str] = field(default_factory=dict)
+
+    def place(self, index: int) -> tuple[bytes, int, int]:
+        """A record's bytes, line and byte offset."""
+        at = self.places[index]
+        return self.raws[index], self.chunk.lines[at], self.chunk.offsets[at]
 
 
 class _Columns:
@@ -139,11 +148,21 @@ class _Columns:
 
     def __init__(self, records: list[Record]) -> None:
         self._records = records
-        names = dict.fromkeys(chain.from_iterable(records))
-        if len(names) > MAX_COLUMNS:
-            raise CatalogueError(f"more than {MAX_COLUMNS} different keys: they look like data", "too_many_columns")
-        self.values: dict[str, list[Any]] = {name: [record.get(name) for record in records] for name in names}
         self._arrays: dict[str, pa.Array] = {}
+        self.values: dict[str, Sequence[Any]]
+        shapes = set(map(tuple, records))
+        if len(shapes) == 1:
+            # As in most catalogues, every record has the same keys in the same order.
+            self.values = dict(zip(shapes.pop(), zip(*map(dict.values, records), strict=True), strict=True))
+        else:
+            names = dict.fromkeys(chain.from_iterable(records))
+            self.values = {name: [record.get(name) for record in records] for name in names}
+        if len(self.values) > MAX_COLUMNS:
+            raise CatalogueError(f"more than {MAX_COLUMNS} different keys: they look like data", "too_many_columns")
+
+    def read_again(self, name: str) -> None:
+        """Takes over what was changed in the records."""
+        self.values[name] = [record.get(name) for record in self._records]
 
     def suspicious(self) -> bool:
         """Whether a number may have lost digits, or a value is nested too deeply to be written."""
@@ -155,8 +174,8 @@ class _Columns:
 
     def count_keys(self) -> int:
         """How many keys the parsed records have, at any depth."""
-        nested = (self.values[name] for name, array in self._arrays.items() if pa.types.is_nested(array.type))
-        return sum(map(len, self._records)) + _count_keys(chain.from_iterable(nested))
+        inside = (_count_keys(self.values[name], array.type) for name, array in self._arrays.items())
+        return sum(map(len, self._records)) + sum(inside)
 
     def batch(self, defects: dict[int, str]) -> pa.RecordBatch:
         arrays = {name: self._array(name) for name in self.values}
@@ -191,23 +210,27 @@ def _why_not_json(raw: bytes, error: orjson.JSONDecodeError) -> str:
 
 
 def _quoted_colons(raws: list[bytes]) -> int:
-    """How many keys the raw records seem to have: exact but for spaces before a colon and `":` inside a text.
+    """How many keys the raw records have, and no fewer: `":` inside a text counts too.
 
     Where it differs from the keys that came out, one was repeated, or only looked so.
     """
-    return b"\n".join(raws).count(b'":')
+    joined = b"\n".join(raws)
+    return joined.count(b'":') + len(_SPACED_COLON.findall(joined))
 
 
-def _count_keys(values: Iterable[Any]) -> int:
-    total = 0
-    level = [value for value in values if value]
-    while level:
-        objects = [value for value in level if type(value) is dict]
-        total += sum(map(len, objects))
-        lists = (value for value in level if type(value) is list)
-        members = chain(chain.from_iterable(map(dict.values, objects)), chain.from_iterable(lists))
-        level = [value for value in members if type(value) is dict or type(value) is list]
-    return total
+def _count_keys(values: Iterable[Any], data_type: pa.DataType) -> int:
+    """The keys of the objects among `values`, at any depth; their type tells where there can be any."""
+    if pa.types.is_list(data_type) and pa.types.is_nested(data_type.value_type):
+        return _count_keys(chain.from_iterable(filter(None, values)), data_type.value_type)
+    if not pa.types.is_struct(data_type):
+        return 0
+    objects = list(filter(None, values))
+    members = (
+        _count_keys([each.get(field.name) for each in objects], field.type)
+        for field in data_type
+        if pa.types.is_nested(field.type)
+    )
+    return sum(map(len, objects)) + sum(members)
 
 
 def _look_exactly(raw: bytes) -> tuple[set[str], set[str]]:
@@ -231,8 +254,8 @@ def _look_exactly(raw: bytes) -> tuple[set[str], set[str]]:
 
 
 def _exact_int(digits: str) -> int | None:
-    value = int(digits) if len(digits) <= 20 else None
-    return value if value in _INT64 else _INEXACT
+    # No whole number of int64 is longer, and Python refuses to read one of thousands of digits.
+    return value if len(digits) <= 20 and (value := int(digits)) in _INT64 else _INEXACT
 
 
 _INEXACT: Any = object()

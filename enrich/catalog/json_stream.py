@@ -7,6 +7,7 @@ judged, elsewhere. Memory is bounded by the block and the longest record allowed
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate
 from typing import Protocol
 
@@ -28,19 +29,27 @@ class ByteReader(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-@dataclass(slots=True)
+@dataclass
 class RawChunk:
     """Consecutive records as bytes, each with its line (1-based) and byte offset in the uncompressed input.
 
     `oversized` are records longer than MAX_RECORD_BYTES: their beginning, line, offset and length.
-    `open_end` says that the last record ran into the end of the input without a newline.
+    `open_end` says that the last record ran into the end of the input without a newline. Offsets are worked
+    out from `start`, when the records are whole lines, for the few records that somebody asks about.
     """
 
     raws: list[bytes]
-    offsets: Sequence[int]
     lines: Sequence[int]
+    start: int = 0
+    item_offsets: Sequence[int] | None = None
     oversized: list[tuple[bytes, int, int, int]] = field(default_factory=list)
     open_end: bool = False
+
+    @cached_property
+    def offsets(self) -> Sequence[int]:
+        if self.item_offsets is not None:
+            return self.item_offsets
+        return list(accumulate((len(raw) + 1 for raw in self.raws[:-1]), initial=self.start))
 
 
 def read_lines(source: ByteReader) -> Iterator[RawChunk]:
@@ -49,20 +58,16 @@ def read_lines(source: ByteReader) -> Iterator[RawChunk]:
     while block := source.read(BLOCK_BYTES):
         if len(carry) + len(block) > MAX_RECORD_BYTES and b"\n" not in block:
             head, length, carry = _skip_line(source, carry, block)
-            yield RawChunk([], [], [], oversized=[(head, line, offset, length)])
+            yield RawChunk([], [], oversized=[(head, line, offset, length)])
             line, offset = line + 1, offset + length + 1
             continue
-        *raws, carry = (carry + block).split(b"\n")
+        window = carry + block
+        *raws, carry = window.split(b"\n")
         if raws:
-            yield _lines_chunk(raws, line, offset)
-            line, offset = line + len(raws), offset + sum(map(len, raws)) + len(raws)
+            yield RawChunk(raws, range(line, line + len(raws)), start=offset)
+            line, offset = line + len(raws), offset + len(window) - len(carry)
     if carry:
-        yield RawChunk([carry], [offset], [line], open_end=True)
-
-
-def _lines_chunk(raws: list[bytes], line: int, offset: int) -> RawChunk:
-    offsets = list(accumulate((len(raw) + 1 for raw in raws[:-1]), initial=offset))
-    return RawChunk(raws, offsets, range(line, line + len(raws)))
+        yield RawChunk([carry], [line], start=offset, open_end=True)
 
 
 def _skip_line(source: ByteReader, carry: bytes, block: bytes) -> tuple[bytes, int, bytes]:
@@ -269,4 +274,4 @@ class _Gathered:
         self.size += len(raw)
 
     def finish(self) -> RawChunk:
-        return RawChunk(self.raws, self.offsets, self.lines, self.oversized)
+        return RawChunk(self.raws, self.lines, item_offsets=self.offsets, oversized=self.oversized)

@@ -79,7 +79,7 @@ def load_model(
         if quantize != "none":
             module = _load_quantised(base.folder, quantize, number, place)
         else:
-            module = _load_plain(base.folder, torch.float32 if adapter else number)
+            module = _load(base.folder, dtype=torch.float32 if adapter else number)
         logits = _probe(module)
     if adapter:
         with _one_line(adapter.folder, "adapter", "train the adapter again"), _quiet():
@@ -110,14 +110,13 @@ def _pick_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
 
 
-def _load_plain(folder: Path, dtype: torch.dtype) -> Any:
-    return _load(folder, dtype=dtype)
-
-
 def _load_quantised(folder: Path, quantize: Quantize, dtype: torch.dtype, device: torch.device) -> Any:
     packing = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_8bit=quantize == "8bit",
         load_in_4bit=quantize == "4bit",
+        # Above 0, the columns treated as outliers are picked over the whole batch, so that a row's numbers
+        # would depend on its batch mates.
+        llm_int8_threshold=0.0,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 # Stored with every verdict: another policy makes the old verdicts void, at no cost for the GPU.
 POLICY = "1"
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
 _SPACES = re.compile(r"[^\S\n]+")
 _BREAKS = re.compile(r"\s*\n\s*\n\s*")
+# What a model repeats of its prompt's form when it does not stop in time, and half a character where it was cut.
+_LEFTOVER = r"(?:\s|\[/?INST\]|</?s>|<\|\w+\|>|\ufffd)+"
+_ENDS = re.compile(rf"\A{_LEFTOVER}|{_LEFTOVER}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +25,12 @@ class Verdict:
 
 
 def judge(completion: str, ended: str) -> Verdict:
-    """Tidies white space and control characters and alters nothing else.
+    """Tidies white space, control characters and what is left of the prompt's form at the ends; alters nothing else.
 
     Flags: `empty` (nothing is left, so nothing may be published), `cut_off` (the length limit ended it).
     """
     text = _CONTROL.sub("", unicodedata.normalize("NFC", completion))
-    text = _BREAKS.sub("\n\n", _SPACES.sub(" ", text)).strip()
+    text = _ENDS.sub("", _BREAKS.sub("\n\n", _SPACES.sub(" ", text)))
     if not text:
         return Verdict(None, ("empty",))
     return Verdict(text, ("cut_off",) if ended == "length" else ())

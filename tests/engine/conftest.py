@@ -1,13 +1,10 @@
 """Tiny models and adapters that the tests make themselves, and the one that is fetched."""
 
 import json
-import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import peft
 import pytest
@@ -93,6 +90,15 @@ def plain_generate(model: Model, prompt: tuple[int, ...], max_new_tokens: int) -
     )
     row = output[0, len(prompt) :].tolist()
     return tuple(row[:-1] if row[-1] in model.eos_ids else row)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tiny matrices: on a machine with other work, a second thread costs many times what it saves."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
