@@ -19,6 +19,7 @@ from enrich.errors import (
     PUBLISHED_WITH_PENDING,
     Busy,
     EnrichError,
+    IOFailure,
     ModelUnavailable,
     Stopped,
     TooManyRejected,
@@ -145,7 +146,7 @@ class _Night:
             self.check_lock()
 
         log.info("publishing %s", output)
-        output.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(output.parent)
         publish(
             catalogue,
             columns,
@@ -187,6 +188,13 @@ def verify(named: str | Path, output: str | Path | None = None, settings: Settin
             columns = resolve_columns(catalogue.schema, settings.catalogue, catalogue.num_rows)
             prove(catalogue, columns, settings.catalogue.placeholders, source.output)
     return sources
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise IOFailure(f"{folder}: cannot be made: {error.strerror}; name another --output") from error
 
 
 def how_to_read(settings: CatalogueSettings) -> HowToRead:

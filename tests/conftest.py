@@ -39,12 +39,13 @@ class Outcome:
 
     @property
     def table(self) -> pa.Table:
-        return pq.read_table(self.output, page_checksum_verification=True)
+        return read(self.output)
 
     @property
     def rows(self) -> list[Row]:
-        rows: list[Row] = self.table.to_pylist()
-        return rows
+        """The published rows; of a folder those of all its files, by name. A text that is not UTF-8 is bytes."""
+        files = sorted(self.output.rglob("*.parquet")) if self.output.is_dir() else [self.output]
+        return [row for file in files for row in rows_of(read(file))]
 
     @property
     def quarantine(self) -> list[Row]:
@@ -57,6 +58,34 @@ class Outcome:
         report = max((self.output.parent / ".enrich" / "reports").iterdir())
         catalogues: list[Row] = orjson.loads((report / "summary.json").read_bytes())["catalogues"]
         return catalogues
+
+
+def read(file: Path) -> pa.Table:
+    # From an open file: a path would be taken for a data set, and what it is named for a partition.
+    with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
+        return parquet.read()
+
+
+def rows_of(table: pa.Table) -> list[Row]:
+    """The rows as Python says them; a text that is not UTF-8 is bytes."""
+    columns = [map(_said, _plain(column).to_pylist(), [column.type] * len(column)) for column in table.columns]
+    return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if column.type in (pa.string(), pa.large_string()):
+        return column.cast(pa.binary())
+    # Python has no nanoseconds.
+    return column.cast(pa.int64()) if column.type == pa.timestamp("ns") else column
+
+
+def _said(value: Any, data_type: pa.DataType) -> Any:
+    if data_type not in (pa.string(), pa.large_string()) or value is None:
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
 
 
 def read_quarantine(output: Path) -> list[Row]:

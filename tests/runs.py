@@ -78,9 +78,7 @@ def environment(**variables: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
 
 
-def command(
-    *arguments: str | Path, cwd: Path | None = None, **variables: str
-) -> "subprocess.CompletedProcess[str]":
+def command(*arguments: str | Path, cwd: Path | None = None, **variables: str) -> "subprocess.CompletedProcess[str]":
     """`enrich` in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "enrich", *map(str, arguments)],

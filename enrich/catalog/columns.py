@@ -211,7 +211,19 @@ def _values(column: pa.Array, indices: pa.Array) -> list[Any]:
         return [None if isinstance(text, bytes) else text for text in _texts(column, indices)]
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    return column.take(indices).to_pylist()  # type: ignore[no-any-return]
+    values = column.take(indices)
+    try:
+        return values.to_pylist()  # type: ignore[no-any-return]
+    except (ValueError, OverflowError):
+        return [_value(each) for each in values]
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    """None for what Python cannot say: a nanosecond, a year beyond 9999, damaged UTF-8 inside a list."""
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError):
+        return None
 
 
 def _is_text(data_type: pa.DataType) -> bool:

@@ -64,10 +64,25 @@ def read_lines(source: ByteReader) -> Iterator[RawChunk]:
         window = carry + block
         *raws, carry = window.split(b"\n")
         if raws:
-            yield RawChunk(raws, range(line, line + len(raws)), start=offset)
+            yield _whole_lines(RawChunk(raws, range(line, line + len(raws)), start=offset), len(window))
             line, offset = line + len(raws), offset + len(window) - len(carry)
     if carry:
-        yield RawChunk([carry], [line], start=offset, open_end=True)
+        yield _whole_lines(RawChunk([carry], [line], start=offset, open_end=True), len(carry))
+
+
+def _whole_lines(chunk: RawChunk, size: int) -> RawChunk:
+    """The chunk with its over-long lines set apart: how a line lies across blocks must not decide that."""
+    if size <= MAX_RECORD_BYTES or max(map(len, chunk.raws)) <= MAX_RECORD_BYTES:
+        return chunk
+    kept = RawChunk([], lines := [], item_offsets=(offsets := []))
+    for raw, line, offset in zip(chunk.raws, chunk.lines, chunk.offsets, strict=True):
+        if len(raw) > MAX_RECORD_BYTES:
+            kept.oversized.append((raw[:_KEPT_OF_OVERSIZED], line, offset, len(raw)))
+        else:
+            kept.raws.append(raw)
+            lines.append(line)
+            offsets.append(offset)
+    return kept
 
 
 def _skip_line(source: ByteReader, carry: bytes, block: bytes) -> tuple[bytes, int, bytes]:

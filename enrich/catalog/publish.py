@@ -50,13 +50,26 @@ def former_footer(schema: pa.Schema) -> dict[str, object] | None:
 
 
 def check_enrich_columns(catalogue: Catalogue) -> None:
-    """Raises when the input has columns of our names that we did not write."""
+    """Raises when the input has columns, or a footer, of our names that we did not write."""
+    if not _is_footer((catalogue.schema.metadata or {}).get(FOOTER, b"{}")):
+        raise CatalogueError(
+            f"{catalogue.source}: its schema metadata has a key {FOOTER.decode()} that is no footer of this tool; "
+            "rename it",
+            "foreign_footer",
+        )
     foreign = [name for name in _OURS if name in catalogue.schema.names]
     if foreign and former_footer(catalogue.schema) is None:
         raise CatalogueError(
             f"{catalogue.source}: has a column {foreign[0]} that this tool did not write; rename it",
             "foreign_column",
         )
+
+
+def _is_footer(raw: bytes) -> bool:
+    try:
+        return isinstance(orjson.loads(raw), dict)
+    except orjson.JSONDecodeError:
+        return False
 
 
 def output_schema(schema: pa.Schema, columns: Columns, footer: dict[str, object]) -> pa.Schema:
@@ -188,7 +201,8 @@ def _filled(
         if columns.description:
             published.unlisted_placeholders += count_placeholders(cells[columns.description], placeholders)
         original = cells.get(description, pa.nulls(batch.rows.num_rows, pa.string()))
-        cells[description] = _fill(original, gaps, fates, schema.field(description).type)
+        with _fitting(catalogue.source, schema.field(description)):
+            cells[description] = _fill(original, gaps, fates, schema.field(description).type)
         cells.update(_our_columns(cells, batch.rows.num_rows, gaps, fates))
         _count(published, cells[STATUS], fates)
         yield pa.RecordBatch.from_arrays([cells[name] for name in schema.names], schema=schema)
@@ -209,6 +223,18 @@ def _fill(original: pa.Array, gaps: Sequence[Gap], fates: Sequence[Description],
     mask = pa.array([index in texts for index in range(len(plain))], pa.bool_())
     filled = pc.replace_with_mask(plain, mask, pa.array(list(texts.values()), pa.string()).cast(plain_type))
     return filled.dictionary_encode().cast(data_type) if pa.types.is_dictionary(data_type) else filled.cast(data_type)
+
+
+@contextmanager
+def _fitting(source: Path, description: pa.Field) -> Iterator[None]:
+    try:
+        yield
+    except pa.ArrowInvalid:
+        raise CatalogueError(
+            f"{source}: column {description.name} is a {description.type}, too narrow for the new texts; "
+            "store it as plain text",
+            "type",
+        ) from None
 
 
 def _fillable(data_type: pa.DataType) -> pa.DataType:

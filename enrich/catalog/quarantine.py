@@ -1,6 +1,7 @@
 """What could not become a row, or a cell, of the output: one JSON line each, with the raw bytes."""
 
 import base64
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,7 +22,8 @@ class Quarantine:
         self.path = path
         self.lost = 0
         self.kept = 0
-        self._input_name = input_name
+        # A file name need not be UTF-8, and JSON must.
+        self._input_name = os.fsencode(input_name).decode(errors="backslashreplace")
         self._temp = durable.temporary(path)
         durable.discard(self._temp)
         self._file = self._temp.open("wb")

@@ -5,6 +5,7 @@ checked before a row is used: declared sizes, duplicate columns, row counts, typ
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from enrich.catalog.batch_size import batch_rows_of
 from enrich.catalog.content import check_regular, digest, reading, sniff
 from enrich.catalog.json_records import DEFECT
 from enrich.catalog.spool import HowToRead, spool
-from enrich.errors import CatalogueError
+from enrich.errors import CatalogueError, IOFailure, NoInput
 
 # A file that declares more than this and shrinks it a thousandfold was made to fill our memory.
 _BOMB_BYTES, _BOMB_RATIO = 256 << 20, 1000
@@ -59,16 +60,28 @@ class Catalogue:
         if wanted is not None and self.quarantine:
             wanted.append(DEFECT)
         start = 0
-        for rows in exact_batches(self.parquet, self.batch_rows, wanted):
-            yield _split_defects(start, rows)
-            start += rows.num_rows
+        with _still_there(self.source):
+            for rows in exact_batches(self.parquet, self.batch_rows, wanted):
+                yield _split_defects(start, rows)
+                start += rows.num_rows
         if start != self.num_rows:
             raise CatalogueError(f"{self.source}: {start} rows came out, {self.num_rows} were promised", "row_count")
 
     def check_unchanged(self) -> None:
         """Raises unless the input still has the content it had when it was opened."""
-        if digest(self.source) != self.content_digest:
+        with _still_there(self.source):
+            found = digest(self.source)
+        if found != self.content_digest:
             raise CatalogueError(f"{self.source}: changed while it was read; run again", "changed")
+
+
+@contextmanager
+def _still_there(source: Path) -> Iterator[None]:
+    """An input that was there when it was opened is not a wrong name: losing it is a failure of the storage."""
+    try:
+        yield
+    except NoInput as error:
+        raise IOFailure(f"{source}: vanished while it was read; run again when it is back") from error
 
 
 def open_catalogue(

@@ -141,7 +141,8 @@ def _check(sources: list[Source]) -> None:
         outputs[output] = source.address
         if source.is_remote:
             continue
-        path = Path(source.address).resolve()
+        # Path.resolve() raises for a link to itself; realpath leaves that to whoever opens it.
+        path = Path(os.path.realpath(source.address))
         if path == output or (output.exists() and path.exists() and path.samefile(output)):
             raise UsageError(f"{source.address}: the output would replace the input; name another --output")
         if path in inputs:

@@ -70,6 +70,9 @@ def load_model(
     """
     place = _pick_device(device)
     number = _pick_dtype(dtype, place)
+    # Its split of the work may give a row other numbers at another place in the batch (seen on an H100 at 64 rows
+    # and 193 columns); the other kernels give every place the same.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     if quantize != "none" and place.type != "cuda":
         raise ModelUnavailable(
             f"quantize {quantize}: needs a CUDA card; use none, and dtype bfloat16 to halve the memory"

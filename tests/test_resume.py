@@ -1,0 +1,219 @@
+"""Killed anywhere and run again: the bytes of a run that nothing disturbed, and no committed text written twice."""
+
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from enrich.settings import home
+from tests.killing import Nursery, num_steps
+from tests.runs import ROOT, column, output_of, read_rows, rows_of, texts_in, write_catalogue
+
+KILLED = -signal.SIGKILL
+
+# Rows by status are not compared here: bytes are.
+FORMATS = ["catalog.parquet", "catalog.jsonl"]
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    with Nursery.open() as nursery:
+        yield nursery
+
+
+class Place:
+    """A folder with a catalogue, in which runs are made and killed."""
+
+    def __init__(self, nursery: Nursery, folder: Path, catalogue: Path, *flags: str | Path) -> None:
+        folder.mkdir()
+        self.catalogue = folder / catalogue.name
+        shutil.copyfile(catalogue, self.catalogue)
+        self.output = output_of(self.catalogue)
+        self.state = folder / ".enrich"
+        self.log = folder / "log"
+        self._nursery = nursery
+        self._arguments = ("run", self.catalogue, *flags)
+
+    def run(self, **orders: object) -> int:
+        """A run, after which no text that was committed before has been written again."""
+        before = self.texts()
+        status = self._nursery.run(*self._arguments, log=self.log, **orders)
+        after = self.texts()
+        assert {key: after.get(key) for key in before} == before
+        return status
+
+    def start(self, **orders: object) -> int:
+        return self._nursery.start(*self._arguments, log=self.log, **orders)
+
+    def texts(self) -> dict[bytes, tuple[int, str, int]]:
+        return texts_in(self.state) if (self.state / "memory.sqlite").exists() else {}
+
+
+def assert_absent_or(output: Path, published: bytes) -> None:
+    assert not output.exists() or output.read_bytes() == published
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_killed_before_any_step_a_second_run_gives_the_same_bytes(tmp_path: Path, nursery: Nursery, name: str) -> None:
+    sample = ROOT / "samples" / name
+    echo = ("--engine", "echo")
+    whole = Place(nursery, tmp_path / "whole", sample, *echo)
+    assert whole.run() == 0
+    published = whole.output.read_bytes()
+    steps = num_steps(whole.log)
+    assert steps > 60
+    interrupted = 0
+    for step in range(1, steps + 1):
+        place = Place(nursery, tmp_path / f"step{step}", sample, *echo)
+        # How two threads share the last steps is not the same every time: a run may end before a late one.
+        interrupted += place.run(kill_before=step) == KILLED
+        assert_absent_or(place.output, published)
+        assert place.run() == 0, place.log.read_text()
+        assert place.output.read_bytes() == published, step
+        assert [path.name for path in place.output.parent.glob(".*.tmp")] == []
+        assert len(place.texts()) == len(whole.texts())
+        shutil.rmtree(place.output.parent)
+    assert interrupted >= steps - 3
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_runs_killed_one_after_another_arrive(tmp_path: Path, nursery: Nursery, seed: int) -> None:
+    chance = random.Random(seed)
+    sample = ROOT / "samples" / FORMATS[seed % 2]
+    whole = Place(nursery, tmp_path / "whole", sample, "--engine", "echo")
+    assert whole.run() == 0
+    place = Place(nursery, tmp_path / "chain", sample, "--engine", "echo")
+    killed = 0
+    while killed < 8:
+        killed += place.run(kill_before=chance.randrange(1, 60)) == KILLED
+        assert_absent_or(place.output, whole.output.read_bytes())
+        if killed == 4 and chance.random() < 0.5:
+            place.output.unlink(missing_ok=True)
+    assert place.run() == 0
+    assert place.output.read_bytes() == whole.output.read_bytes()
+    assert {key: text for key, (_, text, _) in place.texts().items()} == {
+        key: text for key, (_, text, _) in whole.texts().items()
+    }
+
+
+def test_killed_from_outside_at_any_moment_a_second_run_gives_the_same_bytes(tmp_path: Path, nursery: Nursery) -> None:
+    chance = random.Random(7)
+    sample = ROOT / "samples" / "catalog.jsonl"
+    whole = Place(nursery, tmp_path / "whole", sample, "--engine", "echo")
+    start = time.monotonic()
+    assert whole.run() == 0
+    takes = time.monotonic() - start
+    killed = 0
+    for number in range(25):
+        place = Place(nursery, tmp_path / f"{number}", sample, "--engine", "echo")
+        process_id = place.start()
+        time.sleep(chance.random() * takes)
+        os.kill(process_id, signal.SIGKILL)
+        killed += nursery.wait(process_id) == KILLED
+        assert_absent_or(place.output, whole.output.read_bytes())
+        assert place.run() == 0
+        assert place.output.read_bytes() == whole.output.read_bytes()
+    assert killed >= 10
+
+
+def test_a_killed_run_leaves_the_former_output_until_the_next_one_is_whole(tmp_path: Path, nursery: Nursery) -> None:
+    place = Place(nursery, tmp_path / "a", ROOT / "samples" / "catalog.parquet", "--engine", "echo")
+    assert place.run() == 0
+    former = place.output.read_bytes()
+    write_catalogue(place.catalogue, rows_of(40))
+    for step in range(1, 200):
+        if place.run(kill_before=step) != KILLED:
+            break
+        if place.output.read_bytes() != former:
+            # Renamed, and killed before it was said to be durable: what lies there is whole nevertheless.
+            assert column(place.output, "title") == [row["title"] for row in rows_of(40)]
+    assert step > 20
+    assert column(place.output, "title") == [row["title"] for row in rows_of(40)]
+
+
+# --- signals and neighbours ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_a_run_politely(tmp_path: Path, nursery: Nursery, number: signal.Signals) -> None:
+    sample = ROOT / "samples" / "catalog.parquet"
+    place = Place(nursery, tmp_path / "a", sample, "--engine", "echo")
+    process_id = place.start(pause=0.02)
+    while len(place.texts()) < 16:
+        time.sleep(0.02)
+    start = time.monotonic()
+    os.kill(process_id, number)
+    assert nursery.wait(process_id) == 75
+    assert time.monotonic() - start < 20
+    said = place.log.read_text()
+    assert "run again, nothing is lost" in said
+    assert "Traceback" not in said
+    assert 16 <= len(place.texts()) < 130
+    assert not place.output.exists()
+    assert place.run() == 0
+    whole = Place(nursery, tmp_path / "whole", sample, "--engine", "echo")
+    assert whole.run() == 0
+    assert place.output.read_bytes() == whole.output.read_bytes()
+
+
+def test_of_two_runs_at_once_one_publishes_and_the_other_says_so(tmp_path: Path, nursery: Nursery) -> None:
+    place = Place(nursery, tmp_path / "a", ROOT / "samples" / "catalog.parquet", "--engine", "echo")
+    first = place.start(pause=0.01)
+    while not place.texts():
+        time.sleep(0.02)
+    second_log = tmp_path / "second"
+    second = nursery.start("run", place.catalogue, "--engine", "echo", log=second_log)
+    assert nursery.wait(second) == 75
+    assert "another run holds" in second_log.read_text()
+    assert nursery.wait(first) == 0
+    assert place.run() == 0
+
+
+# --- the real model --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.model
+@pytest.mark.timeout(600)
+def test_a_model_killed_twenty_times_writes_what_an_undisturbed_one_writes(tmp_path: Path) -> None:
+    if not (home() / "models" / "smollm2-135m").is_dir():
+        pytest.skip("the embedded model is not there: make model")
+    config = tmp_path / "enrich.toml"
+    config.write_text(
+        "[text]\nmax_new_tokens = 8\nmax_prompt_tokens = 64\n[model]\nadapter = 'none'\n[machine]\nbatch_rows = 4\ndevice = 'cpu'\n"
+    )
+    rows = [
+        {"title": f"{thing} {colour}", "description": None if place % 5 else "A text."}
+        for place, (thing, colour) in enumerate(
+            (thing, colour)
+            for thing in ("Kettle", "Lamp", "Chair", "Blue mug", "Garden hose 10 m", "Teapot")
+            for colour in ("red", "green", "black", "white", "oak", "brass", "small", "large", "XL", "50 cm")
+        )
+    ]
+    catalogue = write_catalogue(tmp_path / "catalogue.parquet", rows)
+    chance = random.Random(1)
+    with Nursery.open(
+        "enrich.engine.model", "enrich.engine.padded", "transformers.models.llama.modeling_llama"
+    ) as nursery:
+        whole = Place(nursery, tmp_path / "whole", catalogue, "--config", config)
+        assert whole.run() == 0, whole.log.read_text()
+        killed = 0
+        for chain in ("one", "two"):
+            place = Place(nursery, tmp_path / chain, catalogue, "--config", config)
+            for link in range(10):
+                # Right behind a commit, and at any time of the batch that follows.
+                killed += place.run(kill_after=(1, chance.random() * 0.8 if link % 2 else 0.0)) == KILLED
+                assert not place.output.exists()
+            assert place.run() == 0, place.log.read_text()
+            assert place.output.read_bytes() == whole.output.read_bytes()
+            assert len({run for _, _, run in place.texts().values()}) >= 10
+        assert killed == 20
+    found = read_rows(whole.output)
+    assert len(whole.texts()) == len(rows) - 12
+    assert [row["enrich_status"] for row in found] == ["generated" if place % 5 else "kept" for place in range(60)]
+    # The control: texts differ, so that equal bytes say something.
+    assert len({row["description"] for row in found}) > 20
