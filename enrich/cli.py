@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        options = _parser().parse_args(arguments)
+        options = build_parser().parse_args(arguments)
     except UsageError as error:
         return _fail(error)
     _log_to_stderr()
@@ -42,7 +42,8 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see {self.prog} --help")
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Every command and flag there is."""
     parser = _Parser(prog="enrich", description="Fills the missing descriptions of product catalogues.")
     parser.add_argument("--version", action="version", version=f"enrich {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)

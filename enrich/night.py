@@ -33,6 +33,7 @@ from enrich.report.summary import Stopwatch, Summary, write_summaries
 from enrich.settings import CatalogueSettings, Settings
 from enrich.signals import stop_on_signals
 from enrich.state import State
+from enrich.text import printable
 
 log = logging.getLogger("enrich")
 
@@ -64,7 +65,7 @@ def run(named: str | Path, output: str | Path | None = None, settings: Settings 
         summaries: list[Summary] = []
         try:
             for source in selection.sources:
-                summary = Summary(source.address, str(source.output))
+                summary = Summary(printable(source.address), printable(str(source.output)))
                 summaries.append(summary)
                 night.enrich(source, summary, alone=len(selection.sources) == 1)
         finally:
@@ -120,6 +121,7 @@ class _Night:
                 self.memory.add(run_id, finished.entries)
                 in_flight.difference_update(entry.key for entry in finished.entries)
                 progress.wrote(len(finished.entries), finished.tokens)
+                self._check_stop()
         summary.written, summary.tokens = progress.written, progress.tokens
         summary.generating_seconds = watch.seconds()
 

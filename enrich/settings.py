@@ -120,12 +120,12 @@ class Settings(_Section):
     publish: PublishSettings = PublishSettings()
 
 
-def load_settings(file: Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Settings:
+def load_settings(file: str | Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Settings:
     """Reads a TOML file and lays `overrides` (section → field → value) over it.
 
     Raises `NoInput` when the file does not exist and `SettingsError` with every problem in one line.
     """
-    sections = _read_toml(file) if file else {}
+    sections = _read_toml(Path(file)) if file else {}
     for section, fields in (overrides or {}).items():
         merged = sections.setdefault(section, {})
         if isinstance(merged, dict):

@@ -871,13 +871,9 @@ CASES = [
 ]
 
 
-# The report cannot be written when it has to name such a file.
-FAILS_YET = pytest.mark.xfail(strict=True, raises=TypeError)
-
-
 @pytest.mark.parametrize(
     "case",
-    [pytest.param(case, id=case.id, marks=[FAILS_YET] if "that is not UTF-8" in case.id else []) for case in CASES],
+    [pytest.param(case, id=case.id) for case in CASES],
 )
 def test_bad_input(
     case: Case, tmp_path: Path, enrich: Command, enrich_run: Command, monkeypatch: pytest.MonkeyPatch

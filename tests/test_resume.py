@@ -143,7 +143,7 @@ def test_a_killed_run_leaves_the_former_output_until_the_next_one_is_whole(tmp_p
 def test_a_signal_ends_a_run_politely(tmp_path: Path, nursery: Nursery, number: signal.Signals) -> None:
     sample = ROOT / "samples" / "catalog.parquet"
     place = Place(nursery, tmp_path / "a", sample, "--engine", "echo")
-    process_id = place.start(pause=0.02)
+    process_id = place.start(pause=0.02, batch_rows=8)
     while len(place.texts()) < 16:
         time.sleep(0.02)
     start = time.monotonic()
@@ -184,7 +184,8 @@ def test_a_model_killed_twenty_times_writes_what_an_undisturbed_one_writes(tmp_p
         pytest.skip("the embedded model is not there: make model")
     config = tmp_path / "enrich.toml"
     config.write_text(
-        "[text]\nmax_new_tokens = 8\nmax_prompt_tokens = 64\n[model]\nadapter = 'none'\n[machine]\nbatch_rows = 4\ndevice = 'cpu'\n"
+        "[text]\nmax_new_tokens = 8\nmax_prompt_tokens = 64\n[model]\nadapter = 'none'\n"
+        "[machine]\nbatch_rows = 4\ndevice = 'cpu'\n"
     )
     rows = [
         {"title": f"{thing} {colour}", "description": None if place % 5 else "A text."}
@@ -214,6 +215,8 @@ def test_a_model_killed_twenty_times_writes_what_an_undisturbed_one_writes(tmp_p
         assert killed == 20
     found = read_rows(whole.output)
     assert len(whole.texts()) == len(rows) - 12
-    assert [row["enrich_status"] for row in found] == ["generated" if place % 5 else "kept" for place in range(60)]
+    # Eight tokens may hold nothing but white space, and such a text is held.
+    assert [row["enrich_status"] == "kept" for row in found] == [place % 5 == 0 for place in range(60)]
+    assert {row["enrich_status"] for row in found} <= {"kept", "generated", "held"}
     # The control: texts differ, so that equal bytes say something.
     assert len({row["description"] for row in found}) > 20

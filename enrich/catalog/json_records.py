@@ -110,8 +110,9 @@ class RecordParser:
         for index, (raw, record) in enumerate(zip(records.raws, records.values, strict=True)):
             if deep := tuple(name for name, value in record.items() if _depth(value) > _MAX_DEPTH):
                 self._null(records, index, deep, "too_deep")
-            repeated, huge = _look_exactly(raw)
-            if inexact := tuple(name for name in record if name in huge and record[name] is not None):
+            repeated, exact = _look_exactly(raw)
+            kept = (name for name, value in record.items() if value is not None and name in exact)
+            if inexact := tuple(name for name in kept if _holds_inexact(exact[name])):
                 self._null(records, index, inexact, "number_out_of_range")
             if used := tuple(sorted(self._used_columns.intersection(repeated))):
                 records.defects[index] = "duplicate_key"
@@ -168,9 +169,9 @@ class _Columns:
         """Whether a number may have lost digits, or a value is nested too deeply to be written."""
         try:
             arrays = [self._array(name) for name in self.values]
-        except OverflowError:
+            return any(_type_depth(array.type) > _MAX_DEPTH or _has_huge_float(array) for array in arrays)
+        except (OverflowError, RecursionError):
             return True
-        return any(_type_depth(array.type) > _MAX_DEPTH or _has_huge_float(array) for array in arrays)
 
     def count_keys(self) -> int:
         """How many keys the parsed records have, at any depth."""
@@ -233,8 +234,8 @@ def _count_keys(values: Iterable[Any], data_type: pa.DataType) -> int:
     return sum(map(len, objects)) + sum(members)
 
 
-def _look_exactly(raw: bytes) -> tuple[set[str], set[str]]:
-    """Keys that are repeated at the top of a record, and those whose value holds a whole number beyond int64."""
+def _look_exactly(raw: bytes) -> tuple[set[str], Record]:
+    """Keys that are repeated at the top of a record, and the record with `_INEXACT` for numbers beyond int64."""
     repeated: set[str] = set()
 
     def gather(pairs: list[tuple[str, Any]]) -> Record:
@@ -249,8 +250,9 @@ def _look_exactly(raw: bytes) -> tuple[set[str], set[str]]:
         # The outermost object is gathered last, so `repeated` ends up with its keys.
         record = json.loads(raw, object_pairs_hook=gather, parse_int=_exact_int)
     except RecursionError:
-        return set(), set()
-    return repeated, {key for key, value in record.items() if _holds_inexact(value)}
+        # Too deep for Python's own reader; all that is so deep is null by now.
+        return set(), {}
+    return repeated, record
 
 
 def _exact_int(digits: str) -> int | None:

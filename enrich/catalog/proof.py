@@ -78,17 +78,16 @@ def prove(catalogue: Catalogue, columns: Columns, placeholders: Collection[str],
 
 
 def _side_by_side(catalogue: Catalogue, output: Path) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
+    with reading(output):
+        num_rows = pq.read_metadata(output).num_rows
+    if num_rows != catalogue.num_rows:
+        raise Difference(f"the input has {catalogue.num_rows} rows, the output {num_rows}")
     ours = exact_batches(output, catalogue.batch_rows)
-    rows = 0
     for batch in catalogue.batches():
         other = next(ours, None)
         if other is None or other.num_rows != batch.rows.num_rows:
-            found = rows + (other.num_rows if other else 0)
-            raise Difference(f"the input has {catalogue.num_rows} rows, the output only {found}")
+            raise Difference(f"the output ends before row {batch.start + batch.rows.num_rows}")
         yield batch.rows, other
-        rows += other.num_rows
-    if more := sum(batch.num_rows for batch in ours):
-        raise Difference(f"the input has {catalogue.num_rows} rows, the output {rows + more}")
 
 
 def _compare_schemas(theirs: pa.Schema, ours: pa.Schema, description: str) -> None:

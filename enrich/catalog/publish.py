@@ -1,5 +1,6 @@
 """The enriched catalogue: the input streamed once more, its gaps filled, proven, and only then given its name."""
 
+import io
 import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -13,10 +14,11 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import xxhash
 
 from enrich import durable
 from enrich.catalog.columns import FLAGS, NEW_DESCRIPTION, SCORE, STATUS, Columns, Gap, count_placeholders
-from enrich.catalog.content import reading
+from enrich.catalog.content import digest, reading
 from enrich.catalog.proof import ColumnDigests, prove_written
 from enrich.catalog.read import Catalogue
 from enrich.errors import CatalogueError, IOFailure
@@ -108,9 +110,12 @@ def publish(
     digests = ColumnDigests(schema)
     filled = _filled(catalogue, columns, placeholders, decide, schema, published)
     with _temporary(output) as temp:
-        _write(temp, schema, _checked(filled, digests, check_stop))
+        written = _write(temp, schema, _checked(filled, digests, check_stop))
         accept(published)
         prove_written(temp, digests, catalogue.batch_rows, check_stop)
+        # Page checksums do not cover the footer, whose statistics other readers trust.
+        if digest(temp) != written:
+            raise IOFailure(f"{output}: its bytes do not read back as they were written")
         catalogue.check_unchanged()
         _publish_quarantine(catalogue, output)
         durable.replace(temp, output)
@@ -156,11 +161,11 @@ def _checked(
         yield batch
 
 
-def _write(temp: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
-    """Encodes in one thread while the next rows are read in another."""
+def _write(temp: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> str:
+    """Encodes in one thread while the next rows are read in another. Returns the digest of what was written."""
     with (
         ThreadPoolExecutor(1) as thread,
-        pa.OSFile(str(temp), "wb") as sink,
+        _DigestedFile(temp) as sink,
         pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True, **_AS_NAMED) as writer,
     ):
         writing = None
@@ -170,6 +175,26 @@ def _write(temp: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> 
             writing = thread.submit(writer.write_table, table, row_group_size=max(1, table.num_rows))
         if writing:
             writing.result()
+    return sink.digest()
+
+
+class _DigestedFile(io.FileIO):
+    """A new file that digests (hex XXH3-128) what is written to it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "xb")
+        self._hasher = xxhash.xxh3_128()
+
+    def write(self, block: Any, /) -> int:
+        whole = memoryview(block).cast("B")
+        done = 0
+        while done < len(whole):
+            done += super().write(whole[done:])
+        self._hasher.update(whole)
+        return done
+
+    def digest(self) -> str:
+        return self._hasher.hexdigest()
 
 
 def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:

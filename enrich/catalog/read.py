@@ -140,7 +140,7 @@ def _check_schema(source: Path, schema: pa.Schema) -> None:
     for field in schema:
         try:
             pq.write_table(pa.schema([field]).empty_table(), pa.BufferOutputStream())
-        except (pa.ArrowException, NotImplementedError, OSError, ValueError):
+        except (pa.ArrowException, NotImplementedError, ValueError):
             raise CatalogueError(
                 f"{source}: column {field.name} has type {field.type}, which cannot be written to Parquet",
                 "type",
@@ -162,8 +162,9 @@ def exact_batches(parquet: Path, batch_rows: int, columns: list[str] | None = No
 
 def _stored_batches(parquet: Path, batch_rows: int, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
     with reading(parquet):
-        # A buffered stream reads a column chunk page by page: a row group of any size takes little memory.
-        file = pq.ParquetFile(parquet, buffer_size=1 << 20, page_checksum_verification=True)
+        # A buffered stream reads a column chunk page by page, so a row group of any size takes little memory;
+        # left to itself, Arrow fetches whole row groups ahead.
+        file = pq.ParquetFile(parquet, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True)
     with file:
         batches = file.iter_batches(batch_rows, columns=columns)
         while True:

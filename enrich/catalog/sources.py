@@ -102,7 +102,8 @@ def _fixed_part(pattern: str) -> Path:
 
 
 def _folder_sources(named: str, root: Path, found: list[Path], output: Path | None) -> Selection:
-    folder = output or root.with_name(f"{root.resolve().name}.enriched")
+    root_name = root.resolve()
+    folder = output or root_name.with_name(f"{root_name.name}.enriched")
     sources = []
     for path in sorted(path for path in found if path.is_file()):
         place = path.relative_to(root)

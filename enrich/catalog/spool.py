@@ -196,7 +196,7 @@ class _Parts:
         parts = list(self._paths)
         self._begin_part(self._schema)
         for part in parts:
-            with reading(part), pq.ParquetFile(part, page_checksum_verification=True) as file:
+            with reading(part), pq.ParquetFile(part, pre_buffer=False, page_checksum_verification=True) as file:
                 for batch in file.iter_batches(batch_rows_of(file.metadata)):
                     self._write(align(batch, self._schema))
 

@@ -1,4 +1,7 @@
-"""Invented catalogues of any size, for benchmarks: Parquet and JSON lines with the same rows."""
+"""Invented catalogues of any size, for benchmarks: Parquet and JSON lines with the same rows.
+
+The prose repeats after some hundred thousand rows, the products do not: each has a number of its own.
+"""
 
 import random
 from collections.abc import Iterator
@@ -7,10 +10,13 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 _CHUNK = 16_384
+_NUM_CHUNKS = 12
 _LETTERS = "aaabcdeeefghiiijlmnnoooprrsssttuuvz"
+_NUMBER = b"@number!@"
 
 
 def write_catalogue(path: Path, num_bytes: int, missing: float) -> int:
@@ -18,50 +24,57 @@ def write_catalogue(path: Path, num_bytes: int, missing: float) -> int:
 
     The format follows the suffix. Returns the number of rows.
     """
+    chunks = _chunks(missing)
     write = _write_parquet if path.suffix == ".parquet" else _write_json_lines
-    return write(path, num_bytes, missing)
+    return write(path, num_bytes, chunks)
 
 
-def _write_parquet(path: Path, num_bytes: int, missing: float) -> int:
-    writer, num_rows = None, 0
-    with path.open("wb") as sink:
-        for rows in _chunks(missing):
-            table = pa.Table.from_pylist(rows)
-            writer = writer or pq.ParquetWriter(sink, table.schema, compression="zstd")
+def _write_parquet(path: Path, num_bytes: int, chunks: list[list[dict[str, Any]]]) -> int:
+    tables = [pa.Table.from_pylist(rows) for rows in chunks]
+    with path.open("wb") as sink, pq.ParquetWriter(sink, tables[0].schema, compression="zstd") as writer:
+        for number, table in _repeated(tables):
+            ids = pa.array([f"{number + index:09d}" for index in range(_CHUNK)])
+            for column in ("id", "title"):
+                filled = pc.replace_substring(table[column], _NUMBER.decode(), "")
+                table = table.set_column(
+                    table.schema.get_field_index(column), column, pc.binary_join_element_wise(filled, ids, "")
+                )
             writer.write_table(table)
-            num_rows += len(rows)
             if sink.tell() >= num_bytes:
-                writer.close()
-                return num_rows
+                return number + _CHUNK
     raise AssertionError
 
 
-def _write_json_lines(path: Path, num_bytes: int, missing: float) -> int:
-    num_rows = 0
+def _write_json_lines(path: Path, num_bytes: int, chunks: list[list[dict[str, Any]]]) -> int:
+    lines = [[orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows] for rows in chunks]
     with path.open("wb") as sink:
-        for rows in _chunks(missing):
-            sink.write(b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
-            num_rows += len(rows)
+        for number, chunk in _repeated(lines):
+            sink.write(b"".join(line.replace(_NUMBER, b"%09d" % (number + at)) for at, line in enumerate(chunk)))
             if sink.tell() >= num_bytes:
-                break
-    return num_rows
+                return number + _CHUNK
+    raise AssertionError
 
 
-def _chunks(missing: float) -> Iterator[list[dict[str, Any]]]:
+def _repeated(chunks: list[Any]) -> Iterator[tuple[int, Any]]:
+    number = 0
+    while True:
+        for chunk in chunks:
+            yield number, chunk
+            number += _CHUNK
+
+
+def _chunks(missing: float) -> list[list[dict[str, Any]]]:
     dice = random.Random(0)
     words = ["".join(dice.choices(_LETTERS, k=dice.randint(2, 9))) for _ in range(5000)]
     prose = " ".join(dice.choices(words, k=500_000))
-    number = 0
-    while True:
-        yield [_row(number + index, dice, words, prose, missing) for index in range(_CHUNK)]
-        number += _CHUNK
+    return [[_row(dice, words, prose, missing) for _ in range(_CHUNK)] for _ in range(_NUM_CHUNKS)]
 
 
-def _row(number: int, dice: random.Random, words: list[str], prose: str, missing: float) -> dict[str, Any]:
+def _row(dice: random.Random, words: list[str], prose: str, missing: float) -> dict[str, Any]:
     start = dice.randrange(len(prose) - 1000)
     return {
-        "id": f"{number:09d}",
-        "title": f"{prose[start : start + 50].strip()} {number}",
+        "id": _NUMBER.decode(),
+        "title": f"{prose[start : start + 50].strip()} {_NUMBER.decode()}",
         "description": None if dice.random() < missing else prose[start + 60 : start + dice.randint(200, 800)],
         "brand": dice.choice(words),
         "category": f"{dice.choice(words)} > {dice.choice(words)}",
