@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 from enrich.catalog.columns import Gap
 from enrich.memory import Memory, Remembered, Review, Verdict
-from enrich.plan import products_with_keys
+from enrich.plan import Wanted, products_with_keys
 from enrich.products import Description
 from enrich.quality.rules import POLICY, judge
 from enrich.recipe import Recipe, product_key
@@ -38,7 +38,7 @@ class Fates:
             else _fate(texts.get(each[0]), reviews.get(reviewed[each[0]]))
             for each in asked
         ]
-        self._keep_samples(asked, fates)
+        self._keep_samples(gaps, asked, fates)
         return fates
 
     def _recall(self, keys: Collection[bytes]) -> dict[bytes, Remembered]:
@@ -50,12 +50,13 @@ class Fates:
             texts.update(self._memory.recall(unjudged.keys(), POLICY))
         return texts
 
-    def _keep_samples(self, asked: Sequence[object], fates: Sequence[Description]) -> None:
-        for each, fate in zip(asked, fates, strict=True):
+    def _keep_samples(self, gaps: Sequence[Gap], asked: Sequence[Wanted | str], fates: Sequence[Description]) -> None:
+        for gap, each, fate in zip(gaps, asked, fates, strict=True):
             if len(self.samples) == _NUM_SAMPLES:
                 return
-            if isinstance(each, tuple) and fate.text:
-                self.samples.append((each[1].title, fate.text))
+            if fate.text and not isinstance(each, str):
+                title = each[1].title
+                self.samples.append((title if gap.id is None else f"{gap.id} · {title}", fate.text))
 
 
 def _verdict(text: Remembered) -> Verdict:

@@ -48,6 +48,14 @@ def enrich(named: str | Path, output: Path | None = None, **sections: Mapping[st
     return run(named, output, load_settings(None, sections))
 
 
+def zstd(content: bytes) -> bytes:
+    """One zstd frame."""
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as packed:
+        packed.write(content)
+    return sink.getvalue().to_pybytes()
+
+
 def output_of(catalogue: Path) -> Path:
     return catalogue.with_name(catalogue.name.split(".")[0] + ".enriched.parquet")
 

@@ -21,7 +21,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as pe
 import pytest
-import zstandard
 
 from enrich.author import Author
 from enrich.errors import EnrichError
@@ -29,6 +28,7 @@ from enrich.night import run
 from enrich.settings import DEFAULT_TEMPLATE, TextSettings, load_settings
 
 from .conftest import Command, Outcome, Row
+from .runs import zstd
 
 Make = Callable[[Path], Path]
 
@@ -805,14 +805,14 @@ CASES = [
     refused("68 the same file twice", two_names, "listed_twice"),
     *(
         refused(f"69 {name} truncated", truncated(holding(f"c.jsonl.{name}", packed), 9), "damaged")
-        for name, packed in [("gz", gzip.compress(NOISE)), ("zst", zstandard.compress(NOISE))]
+        for name, packed in [("gz", gzip.compress(NOISE)), ("zst", zstd(NOISE))]
     ),
     refused(
         "70 gzip with garbage behind it", holding("c.jsonl.gz", gzip.compress(TWO_RECORDS) + b"garbage"), "damaged"
     ),
     refused(
         "70 zstd with garbage behind it",
-        holding("c.jsonl.zst", zstandard.compress(TWO_RECORDS) + b"garbage"),
+        holding("c.jsonl.zst", zstd(TWO_RECORDS) + b"garbage"),
         "damaged",
     ),
     Case(
@@ -822,7 +822,7 @@ CASES = [
     ),
     Case(
         "71 zstd of several frames",
-        holding("c.jsonl.zst", zstandard.compress(lines(LAMP)) + zstandard.compress(lines(VASE))),
+        holding("c.jsonl.zst", zstd(lines(LAMP)) + zstd(lines(VASE))),
         [BEFORE, AFTER],
     ),
     refused(

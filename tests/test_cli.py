@@ -179,5 +179,11 @@ def test_the_memory_is_counted_copied_and_pruned(catalogue: Path, capsys: pytest
     assert Path("copy.sqlite").stat().st_size > 0
 
 
+def test_the_samples_name_their_products_by_id(catalogue: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "catalog.parquet", "--engine", "echo", "--id", "id"]) == 0
+    assert "· 00001 · Product 1\n" in capsys.readouterr().out
+    assert failed(["run", "catalog.parquet", "--engine", "echo", "--id", "sku"], capsys)[0] == 78
+
+
 def test_no_flag_is_given_twice() -> None:
     assert build_parser().parse_args(["plan", "x", "--config", "y"]).config == Path("y")

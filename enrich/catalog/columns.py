@@ -46,13 +46,14 @@ _USUAL_PLACEHOLDERS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A row that misses its description: where it is in its batch, its raw title and attributes, and the code
-    of what is wrong with its record, if anything is."""
+    """A row that misses its description: where it is in its batch, its raw title and attributes, the code of
+    what is wrong with its record, if anything is, and its id, where the catalogue has one and it was read."""
 
     index: int
     title: str | None
     attributes: tuple[tuple[str, Any], ...]
     defect: str | None
+    id: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class Columns:
     title: str | None
     description: str | None
     attributes: tuple[str, ...]
+    id: str | None = None
 
     def needed(self) -> list[str]:
         """Names of the top-level columns that a plan has to read; of a dotted path, both what it may be."""
@@ -76,16 +78,19 @@ class Columns:
             return []
         titles = _texts(self._column(batch.rows, self.title), indices)
         attributes = [_values(_at_path(batch.rows, path), indices) for path in self.attributes]
-        defects = [None] * len(indices) if batch.defects is None else batch.defects.take(indices).to_pylist()
+        nothing = [None] * len(indices)
+        defects = nothing if batch.defects is None else batch.defects.take(indices).to_pylist()
+        ids = _values(batch.rows.column(self.id), indices) if self.id in batch.rows.schema.names else nothing
         return [
             Gap(
                 index,
                 title if isinstance(title, str) else None,
                 tuple(zip(self.attributes, values, strict=True)),
                 defect or ("not_utf8" if isinstance(title, bytes) else None),
+                row_id,
             )
-            for index, title, defect, values in zip(
-                indices.to_pylist(), titles, defects, _rows(attributes, len(indices)), strict=True
+            for index, title, defect, values, row_id in zip(
+                indices.to_pylist(), titles, defects, _rows(attributes, len(indices)), ids, strict=True
             )
         ]
 
@@ -114,7 +119,7 @@ def resolve_columns(schema: pa.Schema, settings: CatalogueSettings, num_rows: in
             raise SettingsError(f"column {name} has type {schema.field(name).type}, not text: name another one")
     for path in settings.attributes:
         _check_path(schema, path)
-    return Columns(title, description, settings.attributes)
+    return Columns(title, description, settings.attributes, _resolve(schema, "id", settings.id, ()))
 
 
 def _resolve(schema: pa.Schema, role: str, chosen: str | None, usual: Sequence[str]) -> str | None:
