@@ -5,6 +5,8 @@ reader is unknown before it is tried.
 """
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,12 @@ import pytest
 from enrich.catalog.read import open_catalogue
 from enrich.errors import CatalogueError
 from enrich.night import how_to_read
+from enrich.quality.rules import judge
 from enrich.settings import CatalogueSettings
+from enrich.text import clean, is_usable
 
 from .conftest import Command, Row
+from .runs import enrich, output_of, read_rows, write_catalogue
 
 HOW = how_to_read(CatalogueSettings())
 
@@ -148,3 +153,88 @@ def _loads_leniently(document: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+# --- Parquet ---------------------------------------------------------------------------------------------------------
+
+_READ_ALL = """
+import resource, sys
+from pathlib import Path
+import pyarrow.parquet as pq
+from enrich.catalog.columns import Columns
+from enrich.catalog.proof import prove
+from enrich.catalog.publish import publish
+from enrich.catalog.read import open_catalogue
+from enrich.errors import EnrichError
+from enrich.night import how_to_read
+from enrich.products import Description
+from enrich.settings import CatalogueSettings
+
+resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30))
+output, columns = Path(sys.argv[1]), Columns(None, None, ())
+for name in sys.stdin.read().splitlines():
+    try:
+        catalogue = open_catalogue(Path(name), how_to_read(CatalogueSettings()), output.parent)
+        pending = lambda gaps: [Description("pending")] * len(gaps)
+        publish(catalogue, columns, (), pending, {}, output, lambda found: None, lambda: None)
+        prove(catalogue, columns, (), output)
+        same = pq.ParquetFile(name).read().num_rows == pq.read_metadata(output).num_rows
+        print(Path(name).name, "read" if same else "OTHER ROWS")
+    except EnrichError as error:
+        print(Path(name).name, getattr(error, "code", "") or "OTHER")
+"""
+
+REFUSED = {
+    "datapage_v1-corrupt-checksum.parquet": "damaged",
+    "incorrect_map_schema.parquet": "damaged",
+    "large_string_map.brotli.parquet": "bomb",
+    "repeated_no_annotation.parquet": "row_count",
+    "rle-dict-uncompressed-corrupt-checksum.parquet": "damaged",
+}
+
+
+def test_each_parquet_file_is_copied_whole_or_refused(corpora: Path, tmp_path: Path) -> None:
+    files = sorted(
+        path for path in (corpora / "parquet-testing" / "data").rglob("*") if ".parquet" in path.name and path.is_file()
+    )
+    files = [path for path in files if path.suffix in (".parquet", ".encrypted")]
+    done = subprocess.run(
+        [sys.executable, "-c", _READ_ALL, str(tmp_path / "out.parquet")],
+        input="\n".join(map(str, files)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    outcomes = [line.split(" ", 1) for line in done.stdout.splitlines()]
+    assert [name for name, _ in outcomes] == [path.name for path in files]
+    for name, outcome in outcomes:
+        assert outcome == ("encrypted" if name.endswith(".encrypted") else REFUSED.get(name, "read")), name
+    assert len(files) > 60
+
+
+# --- naughty strings -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_naughty_strings_as_titles_and_as_descriptions(corpora: Path, tmp_path: Path, suffix: str) -> None:
+    strings: list[str] = json.loads((corpora / "blns" / "blns.json").read_text(encoding="utf-8"))
+    rows: list[Row] = [{"title": text, "description": None} for text in strings]
+    rows += [{"title": "Lamp", "description": text} for text in strings if text.strip()]
+    catalogue = write_catalogue(tmp_path / f"catalogue{suffix}", rows)
+    settings = {"text": {"max_prompt_tokens": 4096, "max_new_tokens": 4096}, "publish": {"max_rejected": 1000}}
+    assert enrich(catalogue, **settings).status == 0
+    found = read_rows(output_of(catalogue))
+    assert [row["title"] for row in found] == [row["title"] for row in rows]
+    for before, after in zip(rows, found, strict=True):
+        title = clean(before["title"])
+        if before["description"] is not None:
+            assert (after["description"], after["enrich_status"]) == (before["description"], "kept")
+        elif not is_usable(title):
+            assert (after["description"], after["enrich_status"]) == (None, "rejected")
+        elif after["enrich_status"] == "generated":
+            # The echo engine answers with the title it was asked about, tidied as any text.
+            assert after["description"] == judge(title, "eos").text
+        else:
+            assert after["enrich_flags"] == ["empty"]
+    assert sum(row["enrich_status"] == "generated" for row in found) > 350
