@@ -117,13 +117,16 @@ class _Night:
         watch = Stopwatch()
         with Progress("generating", catalogue.num_rows) as progress:
             products = self._wanted(catalogue, columns, in_flight, progress)
-            for finished in self.author.write(products, self.memory, self.should_stop):
-                self.memory.add(run_id, finished.entries)
-                in_flight.difference_update(entry.key for entry in finished.entries)
-                progress.wrote(len(finished.entries), finished.tokens)
-                self._check_stop()
-        summary.written, summary.tokens = progress.written, progress.tokens
-        summary.generating_seconds = watch.seconds()
+            try:
+                for finished in self.author.write(products, self.memory, self.should_stop):
+                    self.memory.add(run_id, finished.entries)
+                    in_flight.difference_update(entry.key for entry in finished.entries)
+                    progress.wrote(len(finished.entries), finished.tokens)
+                    self._check_stop()
+            finally:
+                # A run that is stopped tells of what it committed.
+                summary.written, summary.tokens = progress.written, progress.tokens
+                summary.generating_seconds = watch.seconds()
 
     def _wanted(
         self, catalogue: Catalogue, columns: Columns, in_flight: set[bytes], progress: Progress

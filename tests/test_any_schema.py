@@ -164,6 +164,10 @@ def _with(table: pa.Table, name: str, row: int, value: Any) -> pa.Table:
         (lambda t: _with(t, "enrich_status", 3, "held"), "column description, row 3"),
         (lambda t: _with(t, "enrich_status", 3, "kept"), "row 3: its status is kept"),
         (lambda t: _with(t, "enrich_status", 4, "pending"), "row 4: its status is pending"),
+        (lambda t: _with(t, "enrich_status", 4, "generated"), "row 4: its status is generated"),
+        (lambda t: _with(t, "enrich_status", 4, "approved"), "row 4: its status is approved"),
+        (lambda t: _with(t, "enrich_status", 4, None), "row 4: its status is None"),
+        (lambda t: _with(t, "description", 3, "  "), "row 3: generated, but there is no text"),
         (lambda t: t.take([1, 0, *range(2, 60)]), "column id, row 0"),
         (lambda t: t.slice(0, 59), "the output 59"),
         (lambda t: pa.concat_tables([t, t.slice(0, 1)]), "the output 61"),
@@ -194,3 +198,15 @@ def test_a_text_in_place_of_a_text_is_no_gap_filled(pair: tuple[Path, Path]) -> 
     pq.write_table(_with(changed, "enrich_status", 7, "generated"), output, use_compliant_nested_type=False)
     with pytest.raises(Difference, match="row 7"):
         enrich.verify(source)
+
+
+def test_verify_of_an_output_fed_back_wants_the_statuses_that_came_in(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    _, once = pair
+    twice = tmp_path / "twice.parquet"
+    assert run_echo(once, twice).status == 0
+    enrich.verify(once, twice)
+    for row, lie in ((3, "kept"), (3, "approved"), (4, "generated")):
+        changed = _with(pq.ParquetFile(twice).read(), "enrich_status", row, lie)
+        pq.write_table(changed, tmp_path / "lie.parquet", use_compliant_nested_type=False)
+        with pytest.raises(Difference, match=f"row {row}: its status is {lie}"):
+            enrich.verify(once, tmp_path / "lie.parquet")

@@ -536,6 +536,13 @@ CASES = [
         caps=SMALL,
     ),
     Case(
+        "23 lines after an over-long line",
+        holding("catalogue.jsonl", b"x" * 20_000 + b"\n" + TWO_RECORDS),
+        [BEFORE, AFTER],
+        [Entry("too_large", b"x" * 4096, 1, size=20_000)],
+        caps={"json_stream.BLOCK_BYTES": 4096, "json_stream.MAX_RECORD_BYTES": 8192},
+    ),
+    Case(
         "23 over-long last line",
         holding("catalogue.jsonl", TWO_RECORDS + b"x" * 20_000),
         [BEFORE, AFTER],

@@ -10,6 +10,9 @@ from enrich.cli import build_parser, main
 
 from .runs import output_of, rows_of, write_catalogue
 
+# The command takes the log over.
+pytestmark = pytest.mark.usefixtures("own_log")
+
 COMMANDS = [
     ["run"],
     ["plan"],

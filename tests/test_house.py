@@ -125,6 +125,7 @@ def _all_actions(parser: object) -> Iterator[object]:
                 yield from _all_actions(action.choices[sub])
 
 
+@pytest.mark.usefixtures("own_log")
 def test_the_commands_of_readme_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

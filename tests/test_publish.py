@@ -1,6 +1,9 @@
 """Publishing under faults: the final name holds the old complete file or the new complete one, never less."""
 
+import itertools
 import os
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -90,6 +93,50 @@ def test_an_exception_in_the_middle_leaves_no_short_file(catalogue: Path, monkey
     assert output_of(catalogue).read_bytes() == FORMER
     assert not list(catalogue.parent.glob(".*.tmp"))
     expect_whole(catalogue)
+
+
+def test_a_writer_is_not_closed_while_it_writes(catalogue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arrow would end the process there; an exception may come while another thread encodes."""
+    monkeypatch.setattr(publish, "_GROUP_ROWS", 100)
+    monkeypatch.setattr(read, "batch_rows_of", lambda _: 50)
+    real_write, real_close = pq.ParquetWriter.write_table, pq.ParquetWriter.close
+    events: list[str] = []
+    reached = threading.Event()
+
+    def is_ours(writer: pq.ParquetWriter) -> bool:
+        return "enrich_status" in writer.schema.names
+
+    def write(self: pq.ParquetWriter, *given: Any, **named: Any) -> None:
+        if is_ours(self):
+            reached.wait(10)
+            # Long enough for a close that does not wait.
+            time.sleep(0.2)
+            events.append("written")
+        real_write(self, *given, **named)
+
+    def close(self: pq.ParquetWriter) -> None:
+        if self.is_open and is_ours(self):
+            events.append("closed")
+        real_close(self)
+
+    def fill(*given: Any) -> None:
+        reached.set()
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as fault:
+        fault.setattr(pq.ParquetWriter, "write_table", write)
+        fault.setattr(pq.ParquetWriter, "close", close)
+        fault.setattr(publish, "_fill", _after(2, publish._fill, fill))
+        with pytest.raises(RuntimeError, match="a bug"):
+            enrich(catalogue)
+    assert events == ["written", "closed"]
+    assert output_of(catalogue).read_bytes() == FORMER
+
+
+def _after(calls: int, function: Callable[..., Any], then: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` for so many calls, and `then` for the rest."""
+    made = itertools.count()
+    return lambda *given: (function if next(made) < calls else then)(*given)
 
 
 @pytest.mark.parametrize("at_share", [at / 20 for at in range(20)])

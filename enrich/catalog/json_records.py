@@ -166,11 +166,12 @@ class _Columns:
         self.values[name] = [record.get(name) for record in self._records]
 
     def suspicious(self) -> bool:
-        """Whether a number may have lost digits, or a value is nested too deeply to be written."""
+        """Whether a number may have lost digits, a value is nested too deeply to be written, or no column can hold
+        them all: without the numbers that lost digits one may."""
         try:
             arrays = [self._array(name) for name in self.values]
             return any(_type_depth(array.type) > _MAX_DEPTH or _has_huge_float(array) for array in arrays)
-        except (OverflowError, RecursionError):
+        except (OverflowError, RecursionError, Irreconcilable):
             return True
 
     def count_keys(self) -> int:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Protocol
 
 from enrich.errors import CatalogueError
@@ -49,23 +49,26 @@ class RawChunk:
     def offsets(self) -> Sequence[int]:
         if self.item_offsets is not None:
             return self.item_offsets
-        return list(accumulate((len(raw) + 1 for raw in self.raws[:-1]), initial=self.start))
+        starts = accumulate((len(raw) + 1 for raw in self.raws), initial=self.start)
+        return list(islice(starts, len(self.raws)))
 
 
 def read_lines(source: ByteReader) -> Iterator[RawChunk]:
     """Cuts JSON lines at b"\\n" and nowhere else: U+2028, U+0085 and a lone CR are part of a record."""
     line, offset, carry = 1, 0, b""
-    while block := source.read(BLOCK_BYTES):
+    block = source.read(BLOCK_BYTES)
+    while block:
         if len(carry) + len(block) > MAX_RECORD_BYTES and b"\n" not in block:
-            head, length, carry = _skip_line(source, carry, block)
+            head, length, rest = _skip_line(source, carry, block)
             yield RawChunk([], [], oversized=[(head, line, offset, length)])
-            line, offset = line + 1, offset + length + 1
-            continue
-        window = carry + block
-        *raws, carry = window.split(b"\n")
-        if raws:
-            yield _whole_lines(RawChunk(raws, range(line, line + len(raws)), start=offset), len(window))
-            line, offset = line + len(raws), offset + len(window) - len(carry)
+            line, offset, carry = line + 1, offset + length + 1, b""
+        else:
+            window, rest = carry + block, b""
+            *raws, carry = window.split(b"\n")
+            if raws:
+                yield _whole_lines(RawChunk(raws, range(line, line + len(raws)), start=offset), len(window))
+                line, offset = line + len(raws), offset + len(window) - len(carry)
+        block = rest or source.read(BLOCK_BYTES)
     if carry:
         yield _whole_lines(RawChunk([carry], [line], start=offset, open_end=True), len(carry))
 
@@ -162,11 +165,11 @@ class _Scanner:
         while True:
             self._take_item(chunk)
             separator = self._peek()
+            if separator not in (b",", b"]"):
+                raise self._broken("expected , or ] after an item")
             self._at += 1
             if separator == b"]":
                 break
-            if separator != b",":
-                raise self._broken("expected , or ] after an item")
             if chunk.size >= BLOCK_BYTES:
                 yield chunk.finish()
                 chunk = _Gathered()

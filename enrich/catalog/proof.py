@@ -16,7 +16,6 @@ from enrich.errors import Difference, IOFailure
 
 _MAY_DIFFER = frozenset({"generated", "approved"})
 _OF_A_GAP = frozenset({"generated", "approved", "held", "pending", "rejected"})
-_OF_A_TEXT = frozenset({"kept", "generated", "approved"})
 
 
 class ColumnDigests:
@@ -73,7 +72,8 @@ def prove(catalogue: Catalogue, columns: Columns, placeholders: Collection[str],
             if name not in (description, STATUS, FLAGS, SCORE):
                 _compare(name, start, theirs.column(name), ours.column(name))
         original = theirs.column(columns.description) if columns.description else None
-        _compare_descriptions(description, start, original, ours, placeholders)
+        former = theirs.column(STATUS).to_pylist() if STATUS in theirs.schema.names else [None] * theirs.num_rows
+        _compare_descriptions(description, start, original, ours, placeholders, former)
         start += theirs.num_rows
 
 
@@ -115,14 +115,21 @@ def _compare(name: str, start: int, theirs: pa.Array, ours: pa.Array) -> None:
 
 
 def _compare_descriptions(
-    name: str, start: int, theirs: pa.Array | None, ours: pa.RecordBatch, placeholders: Collection[str]
+    name: str,
+    start: int,
+    theirs: pa.Array | None,
+    ours: pa.RecordBatch,
+    placeholders: Collection[str],
+    former: list[str | None],
 ) -> None:
-    """A described row keeps its text; a gap has a text exactly if its status says so."""
+    """A described row keeps its text, and is told as kept unless our own former output in the input says that
+    the text was written; a gap has a text exactly if its status says so."""
     gaps = set(missing_rows(theirs, ours.num_rows, placeholders).to_pylist())
-    for row, status in enumerate(ours.column(STATUS).to_pylist()):
-        if status not in (_OF_A_GAP if row in gaps else _OF_A_TEXT):
+    blank = set(missing_rows(ours.column(name), ours.num_rows, ()).to_pylist())
+    for row, (status, was) in enumerate(zip(ours.column(STATUS).to_pylist(), former, strict=True)):
+        if status not in (_OF_A_GAP if row in gaps else {was if was in _MAY_DIFFER else "kept"}):
             raise Difference(f"row {start + row}: its status is {status}, and its input {_gap_or_text(row in gaps)}")
-        if row in gaps and status in _MAY_DIFFER and not ours.column(name)[row].is_valid:
+        if row in gaps and status in _MAY_DIFFER and row in blank:
             raise Difference(f"column {name}, row {start + row}: {status}, but there is no text")
     original = pa.nulls(ours.num_rows, pa.string()) if theirs is None else theirs
     if pa.types.is_null(original.type):

@@ -164,9 +164,10 @@ def _checked(
 def _write(temp: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> str:
     """Encodes in one thread while the next rows are read in another. Returns the digest of what was written."""
     with (
-        ThreadPoolExecutor(1) as thread,
         _DigestedFile(temp) as sink,
         pq.ParquetWriter(sink, schema, compression="zstd", write_page_checksum=True, **_AS_NAMED) as writer,
+        # Innermost: a writer that is closed while another thread writes with it ends the process.
+        ThreadPoolExecutor(1) as thread,
     ):
         writing = None
         for table in _row_groups(batches):
