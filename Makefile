@@ -7,6 +7,8 @@ PYTHON ?= python3
 # Installed first and by itself: left to a dependency, pip may pick another build of several gigabytes.
 TORCH ?= torch==2.13.0
 BASE ?= smollm2-135m
+DATA ?= samples/pairs.jsonl
+PRESET ?= auto
 BIN := .venv/bin
 
 .PHONY: help
@@ -22,8 +24,10 @@ help: ## list the targets
 .PHONY: setup
 setup: .venv/ready ## make the environment in .venv/
 
-models/%/config.json: | .venv/ready
+# Depends on what says which converter made it.
+models/%/config.json: enrich/engine/bases.py | .venv/ready
 	$(BIN)/python -m enrich.engine.fetch $*
+	@touch $@
 
 .PHONY: model
 model: models/$(BASE)/config.json ## fetch a base model into models/ (BASE=smollm2-135m or tinyllama)
@@ -33,9 +37,17 @@ enrich: .venv/ready model ## fill the missing descriptions: INPUT=… [OUTPUT=�
 	@test -n "$(INPUT)" || { echo "say which catalogue: make enrich INPUT=samples/catalog.parquet" >&2; exit 64; }
 	$(BIN)/enrich run "$(INPUT)" $(if $(OUTPUT),--output "$(OUTPUT)") $(ARGS)
 
+.PHONY: train
+train: .venv/ready model ## train an adapter, promote it if it is better: [DATA=…] [PRESET=…] [ARGS=…]
+	$(BIN)/enrich-train all $(DATA) --preset $(PRESET) $(ARGS)
+
+.PHONY: describe
+describe: .venv/ready model ## type a title, see its description written: [ARGS=…]
+	@$(BIN)/enrich describe $(ARGS)
+
 .PHONY: test
 test: .venv/ready model ## run the tests
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses auto --dist worksteal $(ARGS)
 
 .PHONY: test-gpu
 test-gpu: .venv/ready model ## run the tests that need a CUDA card
@@ -49,8 +61,16 @@ check: .venv/ready ## lint, types, README against the code, import directions
 	$(BIN)/pytest tests/test_house.py
 
 .PHONY: bench
-bench: .venv/ready ## measure speed and memory of the catalogue work
+bench: .venv/ready ## measure speed and memory of the catalogue work: [ARGS=…]
 	$(BIN)/python -m tests.bench.catalogue $(ARGS)
+
+.PHONY: bench-prepare
+bench-prepare: .venv/ready model ## measure speed and memory of preparing: [ARGS=…]
+	$(BIN)/python -m tests.bench.prepare $(ARGS)
+
+.PHONY: bench-gpu
+bench-gpu: .venv/ready ## measure fine-tuning on a CUDA card: [ARGS=…]
+	$(BIN)/python -m tests.bench.training $(ARGS)
 
 .PHONY: samples
 samples: .venv/ready ## build the sample catalogues again

@@ -5,14 +5,15 @@ Choosing needs neither tokenizer nor torch, so a night on which everything is re
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from enrich.engine.adapter import Adapter, read_adapter
+from enrich.engine.adapter import SHIPPED, Adapter, adapter_in_force, read_adapter
 from enrich.engine.bases import EMBEDDED, PRESETS, Base, find_base
-from enrich.engine.protocol import Completion, EchoGenerator, Generator, Request
+from enrich.engine.protocol import Completion, EchoGenerator, Generator, Request, Streamer
 from enrich.errors import Stopped
 from enrich.memory import Entry, Memory
 from enrich.products import Product
@@ -20,6 +21,9 @@ from enrich.prompt import ByteTokenizer, ModelTokenizer, Prompt, PromptWriter, T
 from enrich.quality.rules import POLICY, judge
 from enrich.recipe import Recipe
 from enrich.settings import Settings, home
+
+if TYPE_CHECKING:
+    from enrich.engine.model import Model
 
 log = logging.getLogger("enrich")
 
@@ -53,12 +57,19 @@ class Author:
         template = Template.parse(settings.text.template)
         if settings.machine.engine == "echo":
             return cls(settings, template, None, None)
-        adapter = _choose_adapter(settings.model.adapter)
+        named = settings.model.adapter
+        adapter = _read_in_force() if named is None else read_named(named)
         base = find_base(settings.model.base or _base_of(adapter), home())
-        if adapter:
-            explicit = settings.model.base is not None and "template" in settings.text.model_fields_set
-            adapter.check(base, template.id, explicit)
-        return cls(settings, template, base, adapter)
+        if adapter and named is None:
+            adapter = _default_adapter(adapter, base, template)
+        return cls(settings, template, base, None).with_adapter(adapter)
+
+    def with_adapter(self, adapter: Adapter | None) -> "Author":
+        """The author that differs in its adapter alone. Raises `SettingsError` when base or template do not fit it."""
+        if adapter and self.base:
+            explicit = self.settings.model.base is not None and "template" in self.settings.text.model_fields_set
+            adapter.check(self.base, self.template.id, explicit)
+        return replace(self, adapter=adapter)
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -68,7 +79,7 @@ class Author:
 
     def provenance(self) -> dict[str, object]:
         """What the published file says of its texts."""
-        adapters = [{"name": self.adapter.folder.name, "digest": self.adapter.digest}] if self.adapter else []
+        adapters = [self.adapter.provenance()] if self.adapter else []
         base = {"name": self.base.name, "digest": self.base.digest} if self.base else {"name": "echo"}
         return {
             "base": base,
@@ -135,13 +146,10 @@ class Author:
         text = self.settings.text
         if self.base is None:
             return EchoGenerator(text.max_new_tokens)
-        from enrich.engine.model import load_model
         from enrich.engine.padded import DEFAULT_ROWS, PaddedEngine, Shapes, ladder
 
-        machine = self.settings.machine
-        log.info("loading %s%s", self.base.name, f" with {self.adapter.folder}" if self.adapter else "")
-        model = load_model(self.base, self.adapter, dtype=text.dtype, quantize=text.quantize, device=machine.device)
-        rows = machine.batch_rows or DEFAULT_ROWS[model.device.type]
+        model = self._load(self.base)
+        rows = self.settings.machine.batch_rows or DEFAULT_ROWS[model.device.type]
         name = f"padded {rows} {model.device.type} {self.recipe.digest}"
         stored = memory.shape(name)
         shapes = Shapes.from_json(stored) if stored else ladder(text.max_prompt_tokens, rows)
@@ -151,16 +159,50 @@ class Author:
             model,
             shapes=shapes,
             max_new_tokens=text.max_new_tokens,
+            repetition_penalty=text.repetition_penalty,
             should_stop=should_stop,
             on_step_down=lambda smaller: memory.set_shape(name, smaller.to_json()),
         )
 
+    def streamer(self) -> Streamer:
+        """What writes one text at a time, token by token; the model is loaded at once."""
+        text = self.settings.text
+        if self.base is None:
+            return EchoGenerator(text.max_new_tokens)
+        from enrich.engine.stream import StreamingEngine
 
-def _choose_adapter(named: str | None) -> Adapter | None:
-    if named is None:
-        current = home() / "adapters" / "current"
-        return read_adapter(current) if current.exists() else None
+        return StreamingEngine(
+            self._load(self.base),
+            max_prompt_tokens=text.max_prompt_tokens,
+            max_new_tokens=text.max_new_tokens,
+            repetition_penalty=text.repetition_penalty,
+        )
+
+    def _load(self, base: Base) -> "Model":
+        from enrich.engine.model import load_model
+
+        text, device = self.settings.text, self.settings.machine.device
+        log.info("loading %s%s", base.name, f" with {self.adapter.folder}" if self.adapter else "")
+        return load_model(base, self.adapter, dtype=text.dtype, quantize=text.quantize, device=device)
+
+
+def read_named(named: str) -> Adapter | None:
+    """The adapter that a setting names; None for the bare base. Raises `ModelUnavailable` when it is not there."""
     return None if named == "none" else read_adapter(Path(named))
+
+
+def _read_in_force() -> Adapter | None:
+    folder = adapter_in_force(home())
+    return read_adapter(folder) if folder else None
+
+
+def _default_adapter(in_force: Adapter, base: Base, template: Template) -> Adapter | None:
+    """The adapter of a run that names none. The shipped one, which nobody chose, is left out where it does not fit."""
+    fits = (in_force.base_digest, in_force.template_id) == (base.digest, template.id)
+    if fits or in_force.folder != home() / SHIPPED:
+        return in_force
+    log.info("%s: made for another base or template, so the bare base writes", in_force.folder)
+    return None
 
 
 def _base_of(adapter: Adapter | None) -> str:

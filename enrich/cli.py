@@ -4,14 +4,12 @@ Nothing heavy is imported before a command is chosen, so that `--help` answers a
 """
 
 import argparse
-import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enrich import __version__
-from enrich.errors import EnrichError, UsageError
+from enrich.console import Parser, run_command, say
 
 if TYPE_CHECKING:
     from enrich.settings import Settings
@@ -19,38 +17,19 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status; an expected error is one line on standard error."""
-    sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    try:
-        options = build_parser().parse_args(arguments)
-    except UsageError as error:
-        return _fail(error)
-    _log_to_stderr()
-    try:
-        return int(options.command(options))
-    except EnrichError as error:
-        return _fail(error)
+    return run_command(build_parser(), arguments)
 
 
-def _fail(error: EnrichError) -> int:
-    sys.stderr.write(f"enrich: {_one_line(str(error))}\n")
-    return error.status
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> Any:
-        raise UsageError(f"{message}; see {self.prog} --help")
-
-
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Every command and flag there is."""
-    parser = _Parser(prog="enrich", description="Fills the missing descriptions of product catalogues.")
+    parser = Parser(prog="enrich", description="Fills the missing descriptions of product catalogues.")
     parser.add_argument("--version", action="version", version=f"enrich {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     _add_run(commands)
     _add_plan(commands)
     _add_verify(commands)
     _add_status(commands)
+    _add_describe(commands)
     _add_memory(commands)
     return parser
 
@@ -89,9 +68,18 @@ def _add_status(commands: Any) -> None:
     status.set_defaults(command=_status)
 
 
+def _add_describe(commands: Any) -> None:
+    describe = commands.add_parser("describe", help="type a title and see its description written")
+    describe.add_argument("typed", metavar="TITLE", nargs="?", help="this one only; name=value pairs may follow in it")
+    describe.add_argument("--compare", action="store_true", help="the base's text beside the adapter's")
+    describe.add_argument("--json", action="store_true", help="one object a title, as when titles are piped in")
+    _add_model(describe)
+    describe.set_defaults(command=_describe)
+
+
 def _add_memory(commands: Any) -> None:
     memory = commands.add_parser("memory", help="look at, save or shrink the memory of texts")
-    actions = memory.add_subparsers(metavar="ACTION", required=True, parser_class=_Parser)
+    actions = memory.add_subparsers(metavar="ACTION", required=True, parser_class=Parser)
     stats = actions.add_parser("stats", help="how many texts, by how they ended, and how large")
     export = actions.add_parser("export", help="write a consistent copy to a file")
     export.add_argument("file", metavar="FILE", type=Path)
@@ -113,37 +101,22 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_writing(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser)
+    parser.add_argument("--state", type=Path, help="the state folder; .enrich beside the output when not given")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", choices=("auto", "padded", "echo"))
     parser.add_argument("--base", metavar="NAME|PATH", help="smollm2-135m, tinyllama, or a model folder")
     parser.add_argument("--adapter", metavar="PATH|none")
-    parser.add_argument("--state", type=Path, help="the state folder; .enrich beside the output when not given")
     if not any(action.dest == "config" for action in parser._actions):
         parser.add_argument("--config", type=Path, metavar="FILE", help="settings, as in samples/enrich.toml")
 
 
-_SECTIONS = {
-    "title": "catalogue",
-    "description": "catalogue",
-    "attributes": "catalogue",
-    "id": "catalogue",
-    "records": "catalogue",
-    "base": "model",
-    "adapter": "model",
-    "engine": "machine",
-    "state": "machine",
-    "max_rejected": "publish",
-}
-
-
 def _settings(options: argparse.Namespace) -> "Settings":
-    from enrich.settings import load_settings
+    from enrich.flags import settings_of
 
-    overrides: dict[str, dict[str, Any]] = {}
-    for name, section in _SECTIONS.items():
-        value = getattr(options, name, None)
-        if value is not None:
-            overrides.setdefault(section, {})[name] = value.split(",") if name == "attributes" else value
-    return load_settings(options.config, overrides)
+    return settings_of(options)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -153,14 +126,14 @@ def _run(options: argparse.Namespace) -> int:
     report = run(options.input, options.output, _settings(options))
     for summary in report.summaries:
         if summary.error is None:
-            _print(*lines(summary))
+            say(*lines(summary))
     return report.status
 
 
 def _plan(options: argparse.Namespace) -> int:
     from enrich.forecast import forecast
 
-    _print(*forecast(options.input, options.output, _settings(options)))
+    say(*forecast(options.input, options.output, _settings(options)))
     return 0
 
 
@@ -168,14 +141,21 @@ def _verify(options: argparse.Namespace) -> int:
     from enrich.night import verify
 
     for source in verify(options.input, options.output, _settings(options)):
-        _print(f"{source.output}: is {source.address} with its gaps filled")
+        say(f"{source.output}: is {source.address} with its gaps filled")
     return 0
 
 
 def _status(options: argparse.Namespace) -> int:
     from enrich.report.standing import standing
 
-    _print(*standing(options.output, options.state))
+    say(*standing(options.output, options.state))
+    return 0
+
+
+def _describe(options: argparse.Namespace) -> int:
+    from enrich.describe import describe
+
+    describe(options.typed, _settings(options), compare=options.compare, as_json=options.json)
     return 0
 
 
@@ -185,7 +165,7 @@ def _memory_stats(options: argparse.Namespace) -> int:
     with Memory.open(_memory_of(options.state), read_only=True) as memory:
         stats = memory.stats()
     ended = ", ".join(f"{count:,} {how}" for how, count in stats.ended.items()) or "none"
-    _print(
+    say(
         f"texts {stats.texts:,} ({ended})",
         f"verdicts {stats.verdicts:,}, reviews {stats.reviews:,}, runs {stats.runs:,}",
         f"{stats.file_bytes:,} bytes",
@@ -202,17 +182,17 @@ def _memory_export(options: argparse.Namespace) -> int:
 
 
 def _memory_prune(options: argparse.Namespace) -> int:
-    from enrich.author import Author
+    from enrich.authors import Authors
     from enrich.memory import Memory
     from enrich.state import State
 
     settings = _settings(options)
-    recipe = Author.choose(settings).recipe
+    recipes = [author.recipe.digest for author in Authors.choose(settings).distinct]
     with (
         State(_state_of(settings.machine.state)).locked(),
         Memory.open(_memory_of(settings.machine.state)) as memory,
     ):
-        _print(f"{memory.prune(recipe.digest):,} texts dropped")
+        say(f"{memory.prune(recipes):,} texts dropped")
     return 0
 
 
@@ -224,28 +204,3 @@ def _memory_of(state: Path | None) -> Path:
     from enrich.state import State
 
     return State(_state_of(state)).memory
-
-
-def _print(*lines: str) -> None:
-    from enrich.text import printable
-
-    sys.stdout.writelines(printable(line) + "\n" for line in lines)
-
-
-def _one_line(message: str) -> str:
-    """Titles and file names may hold anything: nothing of them may act on a terminal or forge a log line."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in message)
-
-
-class _OneLine(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return _one_line(super().format(record))
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
-    logger = logging.getLogger("enrich")
-    logger.handlers[:] = [handler]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False

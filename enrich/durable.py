@@ -31,6 +31,17 @@ def replace(temp: Path, final: Path) -> None:
         raise IOFailure(f"{final}: cannot be made durable: {error.strerror}") from error
 
 
+def replace_folder(temp: Path, final: Path) -> None:
+    """Makes every file of the folder `temp` durable and gives it the name `final`, where nothing may be yet."""
+    try:
+        for path in (*sorted(temp.rglob("*")), temp):
+            _fsync(path, os.O_RDONLY)
+        temp.rename(final)
+        _fsync(final.parent, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise IOFailure(f"{final}: cannot be made durable: {error.strerror}") from error
+
+
 def write(final: Path, content: bytes) -> None:
     """Writes a small file the same way."""
     temp = temporary(final)

@@ -4,10 +4,10 @@ from collections.abc import Collection, Sequence
 
 from enrich.catalog.columns import Gap
 from enrich.memory import Memory, Remembered, Review, Verdict
-from enrich.plan import Wanted, products_with_keys
+from enrich.plan import RecipeOf, Wanted, products_with_keys
 from enrich.products import Description
 from enrich.quality.rules import POLICY, judge
-from enrich.recipe import Recipe, product_key
+from enrich.recipe import product_key
 
 TITLE_CUT = "title_cut"
 # Why the model wrote nothing: it could not even alone, or the title cannot be said without a control token.
@@ -20,14 +20,14 @@ _NUM_SAMPLES = 3
 class Fates:
     """Decides batches of gaps; what a person decided wins over any model. Keeps the first texts as samples."""
 
-    def __init__(self, memory: Memory, recipe: Recipe) -> None:
+    def __init__(self, memory: Memory, recipe_of: RecipeOf) -> None:
         self.samples: list[tuple[str, str]] = []
         self._memory = memory
-        self._recipe = recipe
+        self._recipe_of = recipe_of
 
     def decide(self, gaps: Sequence[Gap]) -> list[Description]:
         """One fate for each gap, in order."""
-        asked = products_with_keys(gaps, self._recipe)
+        asked = products_with_keys(gaps, self._recipe_of)
         wanted = dict(each for each in asked if not isinstance(each, str))
         reviewed = {key: product_key(product) for key, product in wanted.items()}
         texts = self._recall(wanted.keys())

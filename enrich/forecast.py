@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from enrich.author import Author
+from enrich.authors import Authors
 from enrich.catalog.columns import resolve_columns
 from enrich.catalog.read import Catalogue, open_catalogue
 from enrich.catalog.sources import Source, find_sources
@@ -22,13 +22,13 @@ from enrich.state import State
 def forecast(named: str, output: Path | None, settings: Settings) -> list[str]:
     """The lines that `enrich plan` prints for a catalogue, a folder or a glob."""
     selection = find_sources(named, output)
-    author = Author.choose(settings)
+    authors = Authors.choose(settings)
     state = State(settings.machine.state or default_state(selection.output))
     with _known_texts(state) as memory, TemporaryDirectory() as scratch, _Seen() as seen:
         counts = Counter[str]()
         for source in selection.sources:
-            counts.update(_count(source, author, settings, memory, seen, Path(scratch)))
-    return _lines(counts, _texts_per_second(state, author), settings.machine.gpu_hour_price)
+            counts.update(_count(source, authors, settings, memory, seen, Path(scratch)))
+    return _lines(counts, _texts_per_second(state, authors), settings.machine.gpu_hour_price)
 
 
 @contextmanager
@@ -41,14 +41,14 @@ def _known_texts(state: State) -> Iterator[Memory | None]:
 
 
 def _count(
-    source: Source, author: Author, settings: Settings, memory: Memory | None, seen: "_Seen", scratch: Path
+    source: Source, authors: Authors, settings: Settings, memory: Memory | None, seen: "_Seen", scratch: Path
 ) -> Counter[str]:
     counts = Counter[str]()
     with source.local(scratch) as path:
-        catalogue = open_catalogue(path, how_to_read(settings.catalogue), scratch)
+        catalogue = open_catalogue(path, how_to_read(settings.catalogue, settings.adapters.column), scratch)
         counts["rows"] += catalogue.num_rows
         counts["quarantined"] += catalogue.lost
-        for described in _described(catalogue, author, settings):
+        for described in _described(catalogue, authors, settings):
             wanted = [each for each in described if not isinstance(each, str)]
             first = {key: product for key, product in wanted if seen.add(key)}
             known = memory.known(first.keys()) if memory else set()
@@ -58,14 +58,16 @@ def _count(
             counts["duplicates"] += len(wanted) - len(first)
             counts["known"] += len(known)
             counts["new"] += len(new)
-            counts["prompt tokens"] += sum(len(prompt.ids) for prompt in author.prompts.write(new)) if new else 0
+            # All authors have one base and one template, and so the same prompts.
+            prompts = authors.default.prompts.write(new) if new else []
+            counts["prompt tokens"] += sum(len(prompt.ids) for prompt in prompts)
     return counts
 
 
-def _described(catalogue: Catalogue, author: Author, settings: Settings) -> Iterator[Sequence[Wanted | str]]:
-    columns = resolve_columns(catalogue.schema, settings.catalogue, catalogue.num_rows)
+def _described(catalogue: Catalogue, authors: Authors, settings: Settings) -> Iterator[Sequence[Wanted | str]]:
+    columns = resolve_columns(catalogue.schema, settings.catalogue, catalogue.num_rows, settings.adapters.column)
     for batch in catalogue.batches(columns.needed()):
-        yield products_with_keys(columns.gaps(batch, settings.catalogue.placeholders), author.recipe)
+        yield products_with_keys(columns.gaps(batch, settings.catalogue.placeholders), authors.recipe_of)
 
 
 class _Seen:
@@ -85,13 +87,13 @@ class _Seen:
         return self._connection.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,)).rowcount == 1
 
 
-def _texts_per_second(state: State, author: Author) -> float | None:
+def _texts_per_second(state: State, authors: Authors) -> float | None:
     """As measured by the newest run of this state that wrote texts with the same base."""
     for folder in sorted(state.reports.glob("*"), reverse=True):
         report = read_report(folder)
         written = sum(each["written"] for each in report.get("catalogues", []))
         seconds = sum(each["generating_seconds"] for each in report.get("catalogues", []))
-        if written and seconds and report["base"] == author.provenance()["base"]:
+        if written and seconds and report["base"] == authors.default.provenance()["base"]:
             return float(written / seconds)
     return None
 

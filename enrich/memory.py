@@ -66,6 +66,9 @@ SELECT t.key, t.id, t.attempt, t.completion, t.ended, t.cut, v.text, v.flags, v.
 FROM text AS t LEFT JOIN verdict AS v ON v.text_id = t.id AND v.policy = ?
 WHERE t.key IN
 """
+_PRUNE = """
+DELETE FROM text WHERE run NOT IN (SELECT id FROM run WHERE recipe IN (SELECT value FROM json_each(?)))
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,15 +258,13 @@ class Memory:
         with _plain_errors(path), _replaced(path) as copy:
             self._connection.execute("VACUUM INTO ?", (str(copy),))
 
-    def prune(self, recipe: str) -> int:
-        """Drops the texts that runs of any other recipe wrote, gives their room back, and says how many.
+    def prune(self, recipes: Collection[str]) -> int:
+        """Drops the texts that runs of any other recipe than these wrote, gives their room back, and says how many.
 
         Reviews, shapes and the names of the runs stay. Needs free room of the size of what is left.
         """
         with self._transaction():
-            dropped = self._connection.execute(
-                "DELETE FROM text WHERE run NOT IN (SELECT id FROM run WHERE recipe = ?)", (recipe,)
-            ).rowcount
+            dropped = self._connection.execute(_PRUNE, (json.dumps(list(recipes)),)).rowcount
         with _plain_errors(self._path):
             self._connection.execute("VACUUM")
         return dropped

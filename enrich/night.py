@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 from enrich import __version__
 from enrich.author import Author
+from enrich.authors import Authors
 from enrich.catalog.columns import Columns, resolve_columns, text_columns, used_columns
 from enrich.catalog.proof import prove
 from enrich.catalog.publish import Published, check_enrich_columns, former_footer, publish
@@ -58,10 +59,10 @@ def run(named: str | Path, output: str | Path | None = None, settings: Settings 
     settings = settings or Settings()
     selection = find_sources(str(named), Path(output) if output else None)
     state = State(settings.machine.state or default_state(selection.output))
-    author = Author.choose(settings)
+    authors = Authors.choose(settings)
     with state.locked() as check_lock, stop_on_signals() as should_stop, Memory.open(state.memory) as memory:
         folder = state.new_report()
-        night = _Night(settings, author, state, memory, folder.name, should_stop, check_lock)
+        night = _Night(settings, authors, state, memory, folder.name, should_stop, check_lock)
         summaries: list[Summary] = []
         try:
             for source in selection.sources:
@@ -69,14 +70,14 @@ def run(named: str | Path, output: str | Path | None = None, settings: Settings 
                 summaries.append(summary)
                 night.enrich(source, summary, alone=len(selection.sources) == 1)
         finally:
-            write_summaries(folder, summaries, author.provenance())
+            write_summaries(folder, summaries, authors.provenance())
     return Report(gravest(summary.status for summary in summaries), summaries, folder)
 
 
 @dataclass(frozen=True)
 class _Night:
     settings: Settings
-    author: Author
+    authors: Authors
     state: State
     memory: Memory
     name: str
@@ -97,8 +98,8 @@ class _Night:
             log.error("%s", error)
 
     def _open(self, path: Path, summary: Summary) -> tuple[Catalogue, Columns]:
-        chosen = self.settings.catalogue
-        catalogue = open_catalogue(path, how_to_read(chosen), self.state.spool, self._check_stop)
+        chosen, route = self.settings.catalogue, self.settings.adapters.column
+        catalogue = open_catalogue(path, how_to_read(chosen, route), self.state.spool, self._check_stop)
         summary.rows, summary.quarantined, summary.damaged_cells = (
             catalogue.num_rows,
             catalogue.lost,
@@ -107,32 +108,43 @@ class _Night:
         summary.records = catalogue.num_rows + catalogue.lost
         self._refuse_too_many(summary)
         check_enrich_columns(catalogue)
-        return catalogue, resolve_columns(catalogue.schema, chosen, catalogue.num_rows)
+        return catalogue, resolve_columns(catalogue.schema, chosen, catalogue.num_rows, route)
 
     def _generate(self, catalogue: Catalogue, columns: Columns, summary: Summary) -> None:
-        """Writes what is missing and not remembered; every finished batch is committed at once."""
-        run_id = self.memory.begin_run(self.name, self.author.recipe.digest)
+        """A pass for each author, whose weights are loaded if there is something to write."""
+        watch = Stopwatch()
+        try:
+            for author in self.authors.distinct:
+                self._write(author, catalogue, columns, summary)
+        finally:
+            summary.generating_seconds = watch.seconds()
+
+    def _write(self, author: Author, catalogue: Catalogue, columns: Columns, summary: Summary) -> None:
+        """Writes what is missing of an author's rows and not remembered; every finished batch is committed at once."""
+        # A run has one recipe: those of further authors are runs of their own.
+        name = self.name if author is self.authors.default else f"{self.name} {author.recipe.digest}"
+        run_id = self.memory.begin_run(name, author.recipe.digest)
         # Keys handed to the engine and not committed yet: with the memory, all that has to be known of duplicates.
         in_flight: set[bytes] = set()
-        watch = Stopwatch()
         with Progress("generating", catalogue.num_rows) as progress:
-            products = self._wanted(catalogue, columns, in_flight, progress)
+            products = self._wanted(author, catalogue, columns, in_flight, progress)
             try:
-                for finished in self.author.write(products, self.memory, self.should_stop):
+                for finished in author.write(products, self.memory, self.should_stop):
                     self.memory.add(run_id, finished.entries)
                     in_flight.difference_update(entry.key for entry in finished.entries)
                     progress.wrote(len(finished.entries), finished.tokens)
                     self._check_stop()
             finally:
                 # A run that is stopped tells of what it committed.
-                summary.written, summary.tokens = progress.written, progress.tokens
-                summary.generating_seconds = watch.seconds()
+                summary.written += progress.written
+                summary.tokens += progress.tokens
 
     def _wanted(
-        self, catalogue: Catalogue, columns: Columns, in_flight: set[bytes], progress: Progress
+        self, author: Author, catalogue: Catalogue, columns: Columns, in_flight: set[bytes], progress: Progress
     ) -> Iterator[Wanted]:
-        placeholders = self.settings.catalogue.placeholders
-        for num_rows, products in wanted(catalogue, columns, placeholders, self.author.recipe, self.memory, in_flight):
+        placeholders, recipe_of = self.settings.catalogue.placeholders, self.authors.recipe_of
+        batches = wanted(catalogue, columns, placeholders, author.recipe, recipe_of, self.memory, in_flight)
+        for num_rows, products in batches:
             in_flight.update(key for key, _ in products)
             for product in products:
                 self._check_stop()
@@ -141,7 +153,7 @@ class _Night:
             self._check_stop()
 
     def _publish(self, catalogue: Catalogue, columns: Columns, output: Path, summary: Summary) -> None:
-        fates = Fates(self.memory, self.author.recipe)
+        fates = Fates(self.memory, self.authors.recipe_of)
         watch = Stopwatch()
 
         def accept(published: Published) -> None:
@@ -157,7 +169,7 @@ class _Night:
             columns,
             self.settings.catalogue.placeholders,
             fates.decide,
-            footer(self.author, catalogue),
+            footer(self.authors, catalogue),
             output.resolve(),
             accept,
             self._check_stop,
@@ -189,7 +201,8 @@ def verify(named: str | Path, output: str | Path | None = None, settings: Settin
     sources = find_sources(str(named), Path(output) if output else None).sources
     for source in sources:
         with TemporaryDirectory() as folder, source.local(Path(folder)) as path:
-            catalogue = open_catalogue(path, how_to_read(settings.catalogue), Path(folder))
+            how = how_to_read(settings.catalogue, settings.adapters.column)
+            catalogue = open_catalogue(path, how, Path(folder))
             columns = resolve_columns(catalogue.schema, settings.catalogue, catalogue.num_rows)
             prove(catalogue, columns, settings.catalogue.placeholders, source.output)
     return sources
@@ -202,15 +215,15 @@ def _make_folder(folder: Path) -> None:
         raise IOFailure(f"{folder}: cannot be made: {error.strerror}; name another --output") from error
 
 
-def how_to_read(settings: CatalogueSettings) -> HowToRead:
-    """What the settings say of reading JSON."""
-    return HowToRead(settings.records, text_columns(settings), used_columns(settings))
+def how_to_read(settings: CatalogueSettings, route: str | None = None) -> HowToRead:
+    """What the settings say of reading JSON; `route` is the path whose values choose adapters, when one does."""
+    return HowToRead(settings.records, text_columns(settings), used_columns(settings, route))
 
 
-def footer(author: Author, catalogue: Catalogue) -> dict[str, object]:
+def footer(authors: Authors, catalogue: Catalogue) -> dict[str, object]:
     """The provenance of the published file; of a former output fed back, what it said of its texts too."""
     former = former_footer(catalogue.schema)
-    now = {"version": __version__, **author.provenance()}
+    now = {"version": __version__, **authors.provenance()}
     if former is None:
         return now
     earlier = [*_listed(former.pop("former", [])), former]

@@ -3,12 +3,12 @@
 Both passes over a catalogue ask here what a gap is about, so they can never disagree about a key.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
 
-from enrich.catalog.columns import Columns, Gap
+from enrich.catalog.columns import Columns, Described, Gap
 from enrich.catalog.read import Catalogue
 from enrich.memory import Memory
 from enrich.products import Product
@@ -16,19 +16,25 @@ from enrich.recipe import Recipe
 from enrich.text import clean, is_usable
 
 Wanted = tuple[bytes, Product]
+RecipeOf = Callable[[Gap], Recipe]
 
 
-def product_of(gap: Gap) -> Product | str:
-    """The product that a row without a description is about, or the code for why there is none."""
-    if gap.defect:
-        return gap.defect
-    if gap.title is None or not gap.title.strip():
+def product_of(row: Gap | Described) -> Product | str:
+    """The product that a row is about, or the code for why there is none; the same for training and generation."""
+    if row.defect:
+        return row.defect
+    if row.title is None or not row.title.strip():
         return "no_title"
-    title = clean(gap.title)
+    title = clean(row.title)
     if not is_usable(title):
         return "unusable_title"
-    named = ((path.rsplit(".", 1)[-1], clean(_as_text(value))) for path, value in gap.attributes)
+    named = ((path.rsplit(".", 1)[-1], clean(_as_text(value))) for path, value in row.attributes)
     return Product(title, tuple((name, text) for name, text in named if text))
+
+
+def routing_value(gap: Gap) -> str | None:
+    """What a row says in the column that chooses its adapter, cleaned; None where it says nothing."""
+    return None if gap.route is None else clean(_as_text(gap.route))
 
 
 def _as_text(value: Any) -> str:
@@ -51,10 +57,13 @@ def _as_text(value: Any) -> str:
             return ""
 
 
-def products_with_keys(gaps: Sequence[Gap], recipe: Recipe) -> list[Wanted | str]:
+def products_with_keys(gaps: Sequence[Gap], recipe_of: RecipeOf) -> list[Wanted | str]:
     """For each gap its key and product, or the code for why there is none."""
     products = map(product_of, gaps)
-    return [product if isinstance(product, str) else (recipe.key(product), product) for product in products]
+    return [
+        product if isinstance(product, str) else (recipe_of(gap).key(product), product)
+        for gap, product in zip(gaps, products, strict=True)
+    ]
 
 
 def wanted(
@@ -62,18 +71,20 @@ def wanted(
     columns: Columns,
     placeholders: Collection[str],
     recipe: Recipe,
+    recipe_of: RecipeOf,
     memory: Memory,
     in_flight: Collection[bytes],
 ) -> Iterator[tuple[int, list[Wanted]]]:
-    """A batch of the catalogue at a time: its number of rows, and the products to write for it, those that
-    are missing, not remembered and not `in_flight`.
+    """A batch of the catalogue at a time: its number of rows, and the products to write for it by `recipe`,
+    those that are missing, not remembered and not `in_flight`. Rows of other recipes are passed over.
 
     Duplicates are dropped by looking no further than the batch, what is in flight and the memory, so nothing
     here grows with the catalogue.
     """
     for batch in catalogue.batches(columns.needed()):
-        gaps = columns.gaps(batch, placeholders)
-        new = dict(each for each in products_with_keys(gaps, recipe) if not isinstance(each, str))
+        # By digest: to compare recipes field by field for every row would be felt.
+        gaps = [gap for gap in columns.gaps(batch, placeholders) if recipe_of(gap).digest == recipe.digest]
+        new = dict(each for each in products_with_keys(gaps, recipe_of) if not isinstance(each, str))
         known = memory.known(new.keys())
         unknown = [(key, new[key]) for key in new if key not in known and key not in in_flight]
         yield batch.rows.num_rows, unknown

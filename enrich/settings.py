@@ -8,9 +8,9 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from enrich.errors import NoInput, SettingsError
 
@@ -57,6 +57,12 @@ class TextSettings(_Section):
         default=192, ge=16, le=4096, description="longer titles and attributes are cut to this, in tokens"
     )
     max_new_tokens: int = Field(default=160, ge=1, le=4096, description="length limit of a description, in tokens")
+    repetition_penalty: float = Field(
+        default=1.0,
+        ge=1.0,
+        le=2.0,
+        description="above 1, what a text has said already becomes less likely to be said again; 1 changes nothing",
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",
         description="number type of the weights; auto: bfloat16 on CUDA (float16 before Ampere), else float32",
@@ -75,8 +81,29 @@ class ModelSettings(_Section):
         description="preset (smollm2-135m, tinyllama) or folder; the adapter's own base when not given",
     )
     adapter: str | None = Field(
-        default=None, description="adapter folder, or none; adapters/current when not given and present"
+        default=None,
+        description="adapter folder, or none; when not given adapters/current, or the shipped one where it fits",
     )
+
+
+class AdaptersSettings(_Section):
+    """Several adapters on one base. Each row's text is of its own adapter's making, and so is its key."""
+
+    column: str | None = Field(
+        default=None, description="column whose value chooses the adapter; a dot reaches into a nested one"
+    )
+    values: dict[str, str] = Field(
+        default={},
+        description="value → adapter folder, or none; rows of other values, or of none, take the adapter of [model]",
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.values and self.column is None:
+            raise ValueError("values without a column: name the column whose values they are")
+        if self.column is not None and not self.values:
+            raise ValueError(f"column {self.column} chooses among no adapters: list them under values")
+        return self
 
 
 class MachineSettings(_Section):
@@ -116,6 +143,7 @@ class Settings(_Section):
     catalogue: CatalogueSettings = CatalogueSettings()
     text: TextSettings = TextSettings()
     model: ModelSettings = ModelSettings()
+    adapters: AdaptersSettings = AdaptersSettings()
     machine: MachineSettings = MachineSettings()
     publish: PublishSettings = PublishSettings()
 

@@ -1,4 +1,4 @@
-"""Builds the sample catalogue: `python samples/build.py [FOLDER]` writes catalog.parquet and catalog.jsonl.
+"""Builds the samples: `python samples/build.py [FOLDER]` writes catalog.parquet, catalog.jsonl and pairs.jsonl.
 
 Hand-written families (`families_*.toml`) become one product a colour and version; `singles.toml` adds the
 odd ones a real shop sends. The same sources give the same bytes. It refuses to know of `enrich`: to the tool,
@@ -66,7 +66,7 @@ Row = dict[str, Any]
 
 
 def build(folder: Path) -> None:
-    """Writes both catalogues into `folder`, the same rows in each."""
+    """Writes both catalogues into `folder`, the same rows in each, and the training pairs."""
     table = pa.Table.from_pylist(catalogue(), schema=SCHEMA)
     pq.write_table(
         table,
@@ -75,8 +75,12 @@ def build(folder: Path) -> None:
         compression="zstd",
         write_page_checksum=True,
     )
-    lines = (orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in table.to_pylist())
-    (folder / "catalog.jsonl").write_bytes(b"".join(lines))
+    _write_lines(folder / "catalog.jsonl", table.to_pylist())
+    _write_lines(folder / "pairs.jsonl", pairs())
+
+
+def _write_lines(file: Path, rows: list[Row]) -> None:
+    file.write_bytes(b"".join(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
 
 
 def catalogue() -> list[Row]:
@@ -85,6 +89,12 @@ def catalogue() -> list[Row]:
     rows = [*regular, *_listed_twice(regular), *_read("singles")["product"], _stuffed_product()]
     mixed = [row for _, row in sorted(enumerate(rows), key=lambda numbered: _shuffled(numbered[0]))]
     return [{**row, "id": f"{number:05d}", "in_stock": number % 7 != 4} for number, row in enumerate(mixed, start=1)]
+
+
+def pairs() -> list[Row]:
+    """What an adapter can learn from: the products of all families, each with its description."""
+    names = ("title", "description", "brand", "category", "attributes", "language")
+    return [{name: row[name] for name in names} for language in ("pt", "en") for row in _family_products(language)]
 
 
 def _read(name: str) -> dict[str, Any]:

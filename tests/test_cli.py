@@ -18,6 +18,7 @@ COMMANDS = [
     ["plan"],
     ["verify"],
     ["status"],
+    ["describe"],
     ["memory"],
     *(["memory", each] for each in ("stats", "export", "prune")),
 ]
@@ -60,6 +61,7 @@ def test_a_dry_run_imports_no_torch(catalogue: Path) -> None:
     code = (
         "import sys; from enrich.cli import main\n"
         "assert main(['run', 'catalog.parquet', '--engine', 'echo']) == 0\n"
+        "assert main(['describe', 'Mug', '--engine', 'echo']) == 0\n"
         "print(sorted({'torch', 'transformers', 'peft'} & set(sys.modules)))"
     )
     done = subprocess.run(
@@ -94,6 +96,8 @@ def test_the_module_is_the_command() -> None:
         (["run", "catalog.parquet", "--config", "nowhere.toml"], 66, "no such settings file"),
         (["run", "broken.parquet", "--engine", "echo"], 65, "not a Parquet file"),
         (["run", "bad.jsonl", "--engine", "echo"], 4, "11 bad records, 10 are allowed"),
+        (["describe", "Mug", "--base", "nowhere"], 69, "no such model folder"),
+        (["describe", "?!", "--engine", "echo"], 64, "no letter and no digit"),
         (["memory", "stats", "--state", "nowhere"], 66, "no such memory"),
     ],
     ids=lambda each: " ".join(each) if isinstance(each, list) else None,

@@ -4,25 +4,34 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from enrich.cli import build_parser
+from train.cli import build_parser as train_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
-BOTTOM = {"errors", "products", "settings", "durable", "state", "signals"}
+BOTTOM = {"errors", "products", "settings", "durable", "state", "signals", "flags"}
 CRAFTS = {"text", "prompt", "recipe", "memory", "catalog", "quality", "engine"}
-TOP = {"plan", "fates", "author", "night", "forecast", "report"}
+TOP = {"console", "plan", "fates", "author", "authors", "describe", "night", "forecast", "report"}
 # Of the engine, what may be asked before a model is needed.
 WITHOUT_TORCH = {"protocol", "bases", "adapter", "fetch"}
+HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "trl", "datasets"}
+
+# What training may ask of the tool: how a product becomes a prompt, and everything below that.
+SHARED = BOTTOM | {"text", "prompt", "catalog", "quality", "engine", "plan"}
+TRAIN_BOTTOM = {"settings", "prepare_settings", "pairs", "split", "page"}
+TRAIN_CRAFTS = {"preparing", "training", "measuring"}
+TRAIN_STEPS = {"prepare", "finetune", "evaluate", "registry"}
 
 
-def modules() -> Iterator[tuple[Path, str]]:
-    for file in sorted((ROOT / "enrich").rglob("*.py")):
-        place = file.relative_to(ROOT / "enrich")
+def modules(package: str = "enrich") -> Iterator[tuple[Path, str]]:
+    for file in sorted((ROOT / package).rglob("*.py")):
+        place = file.relative_to(ROOT / package)
         yield file, place.parts[0].removesuffix(".py")
 
 
@@ -39,8 +48,8 @@ def imports(file: Path, *, at_import: bool = False) -> set[str]:
     return found
 
 
-def rooms(names: set[str]) -> set[str]:
-    return {name.split(".")[1] for name in names if name.startswith("enrich.")} - {"__version__"}
+def rooms(names: set[str], package: str = "enrich") -> set[str]:
+    return {name.split(".")[1] for name in names if name.startswith(f"{package}.")} - {"__version__"}
 
 
 def wrong_arrows(room: str, names: set[str]) -> set[str]:
@@ -64,27 +73,60 @@ def test_a_wrong_arrow_would_be_seen() -> None:
     assert wrong_arrows("night", {"enrich.cli.main"}) == {"cli"}
 
 
+def wrong_arrows_of_training(room: str, names: set[str]) -> set[str]:
+    allowed = TRAIN_BOTTOM | {room}
+    if room in TRAIN_STEPS | {"whole", "cli", "__main__"}:
+        allowed |= TRAIN_CRAFTS
+    if room in {"whole", "cli", "__main__"}:
+        allowed |= TRAIN_STEPS | {"whole", "cli"}
+    outside = SHARED | ({"console"} if room == "cli" else set())
+    return (rooms(names, "train") - allowed) | (rooms(names) - outside)
+
+
+def test_imports_of_training_point_one_way() -> None:
+    wrong = {
+        str(file): arrows
+        for file, room in modules("train")
+        if (arrows := wrong_arrows_of_training(room, imports(file)))
+    }
+    assert not wrong
+    assert wrong_arrows_of_training("measuring", {"train.preparing.filters"}) == {"preparing"}
+    assert wrong_arrows_of_training("finetune", {"enrich.night.run"}) == {"night"}
+    assert wrong_arrows_of_training("pairs", {"train.prepare.prepare"}) == {"prepare"}
+
+
+def test_of_training_only_what_runs_models_imports_torch() -> None:
+    running = {"finetune.py", "evaluate.py", "callbacks.py"}
+    wrong = [
+        file
+        for file, _ in modules("train")
+        if file.name not in running and {name.split(".")[0] for name in imports(file, at_import=True)} & HEAVY
+    ]
+    assert not wrong
+
+
 def test_only_the_engine_imports_torch_and_nobody_imports_train() -> None:
-    heavy = {"torch", "transformers", "peft", "bitsandbytes"}
     for file, room in modules():
         names = imports(file, at_import=True)
         assert not any(name.split(".")[0] == "train" for name in imports(file)), file
         if room == "engine" and file.stem not in WITHOUT_TORCH and file.stem != "__init__":
             continue
-        assert not {name.split(".")[0] for name in names} & heavy, file
+        assert not {name.split(".")[0] for name in names} & HEAVY, file
 
 
 def test_the_tree_in_readme_is_the_tree_on_disk() -> None:
     block = README.split("## The house", 1)[1].split("```")[1]
     told = {line.split()[0] for line in block.strip().splitlines()}
     assert all(len(line.split(maxsplit=1)) == 2 for line in block.strip().splitlines())
-    package = ROOT / "enrich"
-    real = {
-        f"{file.relative_to(ROOT)}"
-        for file in package.rglob("*.py")
-        if file.parent == package or file.name != "__init__.py"
-    }
-    real |= {f"{file.parent.relative_to(ROOT)}/" for file in package.rglob("__init__.py")} | {"samples/", "tests/"}
+    real = {"samples/", "jobs/", "tests/"} & {f"{path.name}/" for path in ROOT.iterdir()}
+    for package in (ROOT / "enrich", ROOT / "train"):
+        real |= {
+            f"{file.relative_to(ROOT)}"
+            for file in package.rglob("*.py")
+            if file.name != "__init__.py" or file.stat().st_size
+        }
+        real |= {f"{file.parent.relative_to(ROOT)}/" for file in package.rglob("__init__.py")}
+    real.add("train/templates/")
     assert told == real
 
 
@@ -95,9 +137,10 @@ def test_the_make_targets_in_readme_exist() -> None:
     assert {"help", "enrich", "test", "check", "bench", "model"} <= targets
 
 
-def test_the_commands_in_readme_are_those_of_the_program() -> None:
-    commands = set(next(iter(build_parser()._subparsers._group_actions)).choices)  # type: ignore[union-attr]
-    told = set(re.findall(r"^\| `enrich ([a-z]+)", README, re.MULTILINE))
+@pytest.mark.parametrize(("program", "parser"), [("enrich", build_parser()), ("enrich-train", train_parser())])
+def test_the_commands_in_readme_are_those_of_the_program(program: str, parser: Any) -> None:
+    commands = set(next(iter(parser._subparsers._group_actions)).choices)
+    told = set(re.findall(rf"^\| `{program} ([a-z]+)", README, re.MULTILINE))
     assert told == commands
 
 
@@ -112,13 +155,13 @@ def test_the_exit_statuses_in_readme_are_those_of_the_errors() -> None:
 
 
 def test_every_flag_in_readme_exists() -> None:
-    parser = build_parser()
-    known = {option for action in _all_actions(parser) for option in action.option_strings}
+    actions = (*_all_actions(build_parser()), *_all_actions(train_parser()))
+    known = {option for action in actions for option in action.option_strings}
     assert set(re.findall(r"--[a-z][a-z-]+", README)) <= known
 
 
-def _all_actions(parser: object) -> Iterator[object]:
-    for action in parser._actions:  # type: ignore[attr-defined]
+def _all_actions(parser: Any) -> Iterator[Any]:
+    for action in parser._actions:
         yield action
         for sub in getattr(action, "choices", None) or {}:
             if hasattr(action.choices, "values") and hasattr(action.choices[sub], "_actions"):

@@ -206,15 +206,16 @@ def test_stats_count_what_is_there(path: Path) -> None:
     assert stats.file_bytes >= path.stat().st_size > 0
 
 
-def test_prune_keeps_the_recipe_the_reviews_and_the_shapes(path: Path) -> None:
+def test_prune_keeps_the_recipes_the_reviews_and_the_shapes(path: Path) -> None:
     fill(path, range(3000), recipe="old")
-    fill(path, range(3000, 3010), recipe="new")
+    fill(path, range(3000, 3006), recipe="new")
+    fill(path, range(3006, 3010), recipe="another")
     before = path.stat().st_size
     with Memory.open(path) as memory:
         memory.add_reviews({b"a": Review("approved")})
         memory.set_shape("grid", "8x64")
-        assert memory.prune("new") == 3000
-        assert memory.prune("new") == 0
+        assert memory.prune(["new", "another", "unknown"]) == 3000
+        assert memory.prune(["another", "new"]) == 0
         stats = memory.stats()
         assert (stats.texts, stats.verdicts, stats.reviews, memory.shape("grid")) == (10, 10, 1, "8x64")
     assert recalled(path, range(3010)) == expected(range(3000, 3010))

@@ -20,6 +20,7 @@ OTHER: dict[str, Any] = {
     "template": DEFAULT_TEMPLATE.replace("Gere", "Escreva"),
     "max_prompt_tokens": 191,
     "max_new_tokens": 159,
+    "repetition_penalty": 1.1,
     "dtype": "float32",
     "quantize": "4bit",
 }

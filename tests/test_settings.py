@@ -18,6 +18,7 @@ OTHER: dict[str, Any] = {
     "template": "<s>Describe {title}:",
     "max_prompt_tokens": 99,
     "max_new_tokens": 99,
+    "repetition_penalty": 1.1,
     "dtype": "float16",
     "quantize": "4bit",
 }

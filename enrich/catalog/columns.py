@@ -47,13 +47,29 @@ _USUAL_PLACEHOLDERS = frozenset(
 @dataclass(frozen=True, slots=True)
 class Gap:
     """A row that misses its description: where it is in its batch, its raw title and attributes, the code of
-    what is wrong with its record, if anything is, and its id, where the catalogue has one and it was read."""
+    what is wrong with its record, if anything is, its id, where the catalogue has one and it was read, and the
+    raw value that chooses its adapter, where a column does."""
 
     index: int
     title: str | None
     attributes: tuple[tuple[str, Any], ...]
     defect: str | None
     id: Any = None
+    route: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A row that has its description: as a `Gap`, with the raw text (bytes and a defect when it is not UTF-8)."""
+
+    index: int
+    title: str | None
+    attributes: tuple[tuple[str, Any], ...]
+    defect: str | None
+    description: str | bytes | None
+
+
+_Said = tuple[str | None, tuple[tuple[str, Any], ...], str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +80,12 @@ class Columns:
     description: str | None
     attributes: tuple[str, ...]
     id: str | None = None
+    route: str | None = None
 
     def needed(self) -> list[str]:
         """Names of the top-level columns that a plan has to read; of a dotted path, both what it may be."""
-        tops = (path.split(".")[0] for path in self.attributes)
-        names = [self.title, self.description, *self.attributes, *tops]
+        paths = [path for path in (*self.attributes, self.route) if path is not None]
+        names = [self.title, self.description, *paths, *(path.split(".")[0] for path in paths)]
         return list(dict.fromkeys(name for name in names if name is not None))
 
     def gaps(self, batch: Batch, placeholders: Collection[str]) -> list[Gap]:
@@ -76,23 +93,39 @@ class Columns:
         indices = missing_rows(self._column(batch.rows, self.description), batch.rows.num_rows, placeholders)
         if not len(indices):
             return []
+        nothing = [None] * len(indices)
+        ids = _values(batch.rows.column(self.id), indices) if self.id in batch.rows.schema.names else nothing
+        routes = nothing if self.route is None else _values(_at_path(batch.rows, self.route), indices)
+        return [
+            Gap(index, *said, row_id, route)
+            for index, said, row_id, route in zip(
+                indices.to_pylist(), self._said(batch, indices), ids, routes, strict=True
+            )
+        ]
+
+    def described(self, batch: Batch, placeholders: Collection[str]) -> list[Described]:
+        """The rows of the batch that have a description, in order."""
+        column = self._column(batch.rows, self.description)
+        every = pa.array(range(batch.rows.num_rows), pa.int64())
+        missing = missing_rows(column, batch.rows.num_rows, placeholders)
+        indices = every.filter(pc.invert(pc.is_in(every, missing)))
+        return [
+            Described(index, title, attributes, defect or ("not_utf8" if isinstance(text, bytes) else None), text)
+            for index, (title, attributes, defect), text in zip(
+                indices.to_pylist(), self._said(batch, indices), _texts(column, indices), strict=True
+            )
+        ]
+
+    def _said(self, batch: Batch, indices: pa.Array) -> Iterator[_Said]:
         titles = _texts(self._column(batch.rows, self.title), indices)
         attributes = [_values(_at_path(batch.rows, path), indices) for path in self.attributes]
-        nothing = [None] * len(indices)
-        defects = nothing if batch.defects is None else batch.defects.take(indices).to_pylist()
-        ids = _values(batch.rows.column(self.id), indices) if self.id in batch.rows.schema.names else nothing
-        return [
-            Gap(
-                index,
+        defects = [None] * len(indices) if batch.defects is None else batch.defects.take(indices).to_pylist()
+        for title, defect, values in zip(titles, defects, _rows(attributes, len(indices)), strict=True):
+            yield (
                 title if isinstance(title, str) else None,
                 tuple(zip(self.attributes, values, strict=True)),
                 defect or ("not_utf8" if isinstance(title, bytes) else None),
-                row_id,
             )
-            for index, title, defect, values, row_id in zip(
-                indices.to_pylist(), titles, defects, _rows(attributes, len(indices)), ids, strict=True
-            )
-        ]
 
     def _column(self, rows: pa.RecordBatch, name: str | None) -> pa.Array | None:
         return None if name is None else rows.column(name)
@@ -102,11 +135,12 @@ def _rows(columns: list[list[Any]], num_rows: int) -> Iterator[tuple[Any, ...]]:
     return zip(*columns, strict=True) if columns else iter([()] * num_rows)
 
 
-def resolve_columns(schema: pa.Schema, settings: CatalogueSettings, num_rows: int) -> Columns:
+def resolve_columns(schema: pa.Schema, settings: CatalogueSettings, num_rows: int, route: str | None = None) -> Columns:
     """Finds title, description and attributes: by the settings, else by their usual names.
 
-    Raises `SettingsError` naming the candidates when several fit, when only the case differs, or when a
-    column has a type that cannot hold text. A catalogue without a row needs no title.
+    `route` is the path whose values choose adapters, when one does. Raises `SettingsError` naming the candidates
+    when several fit, when only the case differs, or when a column has a type that cannot hold text. A catalogue
+    without a row needs no title.
     """
     title = _resolve(schema, "title", settings.title, TITLES)
     description = _resolve(schema, "description", settings.description, DESCRIPTIONS)
@@ -118,8 +152,10 @@ def resolve_columns(schema: pa.Schema, settings: CatalogueSettings, num_rows: in
         if not _is_text(schema.field(name).type):
             raise SettingsError(f"column {name} has type {schema.field(name).type}, not text: name another one")
     for path in settings.attributes:
-        _check_path(schema, path)
-    return Columns(title, description, settings.attributes, _resolve(schema, "id", settings.id, ()))
+        _check_path(schema, "attributes", path)
+    if route is not None:
+        _check_path(schema, "adapters", route)
+    return Columns(title, description, settings.attributes, _resolve(schema, "id", settings.id, ()), route)
 
 
 def _resolve(schema: pa.Schema, role: str, chosen: str | None, usual: Sequence[str]) -> str | None:
@@ -148,9 +184,10 @@ def text_columns(settings: CatalogueSettings) -> frozenset[str]:
     )
 
 
-def used_columns(settings: CatalogueSettings) -> frozenset[str]:
-    """The keys of a JSON record that may not be repeated."""
-    return text_columns(settings).union(settings.attributes, (path.split(".")[0] for path in settings.attributes))
+def used_columns(settings: CatalogueSettings, route: str | None = None) -> frozenset[str]:
+    """The keys of a JSON record that may not be repeated; `route` is the path that chooses its adapter."""
+    paths = [*settings.attributes, *([] if route is None else [route])]
+    return text_columns(settings).union(paths, (path.split(".")[0] for path in paths))
 
 
 def missing_rows(column: pa.Array | None, num_rows: int, placeholders: Collection[str]) -> pa.Array:
@@ -238,7 +275,7 @@ def _is_text(data_type: pa.DataType) -> bool:
     return any(getattr(pa.types, check)(data_type) for check in checks)
 
 
-def _check_path(schema: pa.Schema, path: str) -> None:
+def _check_path(schema: pa.Schema, role: str, path: str) -> None:
     names, members = schema.names, path.split(".")
     if path in names:
         return
@@ -247,7 +284,7 @@ def _check_path(schema: pa.Schema, path: str) -> None:
         inside = field_type is not None and pa.types.is_struct(field_type) and field_type.get_field_index(member) >= 0
         field_type = field_type.field(member).type if inside and field_type is not None else None
     if field_type is None:
-        raise SettingsError(f"there is no column {path} for the attributes: there are {', '.join(names)}")
+        raise SettingsError(f"there is no column {path} for the {role}: there are {', '.join(names)}")
 
 
 def _at_path(rows: pa.RecordBatch, path: str) -> pa.Array:

@@ -6,6 +6,7 @@ module to import, no pickle.
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,12 @@ from enrich.engine.bases import Base
 from enrich.errors import ModelUnavailable, SettingsError
 
 WEIGHTS = "adapter_model.safetensors"
+CURRENT = Path("adapters", "current")
+"""The promoted adapter, under the home folder."""
+SHIPPED = Path("samples", "adapters", "smollm2-135m")
+"""The adapter that comes with the project, under the home folder: the default while none was promoted."""
+NF4 = "nf4"
+"""The `quantization` of an adapter that was trained over 4-bit weights, doubly quantised."""
 
 # Handed to peft, and part of the digest.
 _ACTING: dict[str, type | tuple[type, ...]] = {
@@ -58,17 +65,22 @@ class Adapter:
     """A LoRA adapter on disk.
 
     `peft` holds the configuration fields peft acts on. Template and base are None when the folder has no
-    `enrich.json`, as with an adapter trained elsewhere. `digest` is 32 hex digits over weights, `peft` and
-    the template id.
+    `enrich.json`, as with an adapter trained elsewhere. `quantization` says over which form of the base it was
+    trained. `digest` is 32 hex digits over weights, `peft`, the template id and the quantisation.
     """
 
     folder: Path
     digest: str
     peft: dict[str, Any]
-    template: str | None
-    template_id: str | None
-    base_name: str | None
-    base_digest: str | None
+    template: str | None = None
+    template_id: str | None = None
+    base_name: str | None = None
+    base_digest: str | None = None
+    quantization: str | None = None
+
+    def provenance(self) -> dict[str, str]:
+        """How a published file names the adapter."""
+        return {"name": self.folder.name, "digest": self.digest}
 
     def check(self, base: Base, template_id: str, explicit: bool) -> None:
         """Raises `SettingsError`, naming both sides, unless this adapter belongs to `base` and `template_id`.
@@ -94,15 +106,21 @@ class Adapter:
             )
 
 
+def adapter_in_force(home: Path) -> Path | None:
+    """The folder of the promoted adapter, else that of the shipped one, else None. Neither is read."""
+    # A link to nothing counts: to go on without the adapter that was promoted would be worse than to stop.
+    return next((home / folder for folder in (CURRENT, SHIPPED) if os.path.lexists(home / folder)), None)
+
+
 def read_adapter(folder: Path) -> Adapter:
     """Reads an adapter folder. Raises `ModelUnavailable` when it is absent, unsafe, or no plain LoRA."""
     if not folder.is_dir():
         raise ModelUnavailable(f"{folder}: no such adapter folder; name one, or `none`")
     _refuse_unsafe(folder)
     peft = _acting_fields(folder / "adapter_config.json")
-    template, template_id, base_name, base_digest = _read_training(folder / "enrich.json")
-    digest = _digest(folder / WEIGHTS, peft, template_id)
-    return Adapter(folder, digest, peft, template, template_id, base_name, base_digest)
+    trained = _read_training(folder / "enrich.json")
+    digest = _digest(folder / WEIGHTS, peft, trained)
+    return Adapter(folder, digest, peft, **trained)
 
 
 def _refuse_unsafe(folder: Path) -> None:
@@ -144,21 +162,30 @@ def _refuse_wrong_types(file: Path, fields: dict[str, Any]) -> None:
         raise ModelUnavailable(f"{file}: r and target_modules are needed; train the adapter again")
 
 
-def _read_training(file: Path) -> tuple[str | None, str | None, str | None, str | None]:
+def _read_training(file: Path) -> dict[str, str | None]:
+    """What training wrote into the folder, by the names of the fields of `Adapter`; empty without its record."""
     if not file.exists():
-        return None, None, None, None
+        return {}
     training = _read_object(file)
     base = training.get("base")
     base = base if isinstance(base, dict) else {}
-    values = (training.get("template"), training.get("template_id"), base.get("preset"), base.get("digest"))
-    if not all(isinstance(value, str) and value for value in values):
+    fields = {
+        "template": training.get("template"),
+        "template_id": training.get("template_id"),
+        "base_name": base.get("preset"),
+        "base_digest": base.get("digest"),
+    }
+    if not all(isinstance(value, str) and value for value in fields.values()):
         raise ModelUnavailable(f"{file}: template, template_id, base.preset and base.digest are needed; train again")
-    return values
+    quantization = training.get("quantization")
+    if quantization not in (None, NF4):
+        raise ModelUnavailable(f"{file}: quantization {quantization!r} is not known; only {NF4} is")
+    return {**fields, "quantization": quantization}
 
 
-def _digest(weights: Path, peft: dict[str, Any], template_id: str | None) -> str:
+def _digest(weights: Path, peft: dict[str, Any], trained: dict[str, str | None]) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    for part in (json.dumps(peft, sort_keys=True), template_id or ""):
+    for part in (json.dumps(peft, sort_keys=True), trained.get("template_id") or "", trained.get("quantization") or ""):
         digest.update(len(part.encode()).to_bytes(8, "big") + part.encode())
     try:
         with weights.open("rb") as stream:

@@ -18,7 +18,7 @@ PRESETS = (EMBEDDED, "tinyllama")
 EMBEDDED_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 """SHA-256 of the GGUF that the embedded model is converted from."""
 
-CONVERTER = 1
+CONVERTER = 2
 """To be raised whenever `fetch.py` would write other weights or token ids for the same GGUF."""
 
 RECORD = "enrich-base.json"

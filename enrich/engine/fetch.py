@@ -6,6 +6,7 @@ renamed into place, so that a crash leaves no half a model; a model that is ther
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -151,14 +152,10 @@ def _extract_gguf(scratch: Path) -> None:
 def _convert(scratch: Path) -> None:
     # Not at the top: a model that is already there must be found without waiting for torch.
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     packed = AutoModelForCausalLM.from_pretrained(scratch, gguf_file=_GGUF, dtype=torch.float32)
-    tokenizer = AutoTokenizer.from_pretrained(scratch, gguf_file=_GGUF)
-    # The file names its end token as pad as well; a model trained so never learns to stop.
-    tokenizer.pad_token = "<|endoftext|>"  # noqa: S105
     config = packed.config
-    config.pad_token_id = tokenizer.pad_token_id
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     # The loaded model keeps a quantiser about it and refuses to be saved: a plain one takes its weights over.
@@ -166,7 +163,32 @@ def _convert(scratch: Path) -> None:
     plain.load_state_dict(packed.state_dict())
     plain.tie_weights()
     plain.save_pretrained(scratch / "model")
-    tokenizer.save_pretrained(scratch / "model")
+    _write_tokenizer(scratch / _GGUF, scratch / "model")
+
+
+def _write_tokenizer(gguf: Path, folder: Path) -> None:
+    """The byte-level BPE of the file, from its own vocabulary and merges.
+
+    Not by transformers, whose versions make different tokenizers of this file: 5.17 and 5.24 do not even name the
+    same end token, and an adapter trained with the one would never stop with the other.
+    """
+    from gguf import GGUFReader, TokenType
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    fields = GGUFReader(gguf).fields
+    tokens, merges, kinds, bos, eos = (
+        fields[f"tokenizer.ggml.{name}"].contents()
+        for name in ("tokens", "merges", "token_type", "bos_token_id", "eos_token_id")
+    )
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [tuple(merge.split(" ")) for merge in merges]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    control = [token for token, kind in zip(tokens, kinds, strict=True) if kind == TokenType.CONTROL]
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in control])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    names = {"bos_token": tokens[bos], "eos_token": tokens[eos], "tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(names, indent=2) + "\n", encoding="utf-8")
 
 
 def _fetch_tinyllama(scratch: Path) -> None:

@@ -25,7 +25,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
-from enrich.engine.adapter import WEIGHTS, Adapter
+from enrich.engine.adapter import NF4, WEIGHTS, Adapter
 from enrich.engine.bases import Base
 from enrich.errors import EnrichError, ModelUnavailable
 
@@ -68,7 +68,7 @@ def load_model(
     `ModelUnavailable` when the card is absent or too small, the weights are damaged, or the adapter does not
     fit or changes nothing.
     """
-    place = _pick_device(device)
+    place = pick_device(device)
     number = _pick_dtype(dtype, place)
     # Its split of the work may give a row other numbers at another place in the batch (seen on an H100 at 64 rows
     # and 193 columns); the other kernels give every place the same.
@@ -83,6 +83,8 @@ def load_model(
             module = _load_quantised(base.folder, quantize, number, place)
         else:
             module = _load(base.folder, dtype=torch.float32 if adapter else number)
+            if adapter and adapter.quantization == NF4:
+                _round_to_nf4(module, number)
         logits = _probe(module)
     if adapter:
         with _one_line(adapter.folder, "adapter", "train the adapter again"), _quiet():
@@ -97,7 +99,20 @@ def load_model(
     return _describe(base.folder, module, place, number)
 
 
-def _pick_device(device: Device) -> torch.device:
+def load_trainable(base: Base, *, dtype: torch.dtype, quantize: Quantize, device: torch.device) -> Any:
+    """The module of `base` alone, on `device`, for training: 4-bit weights are nf4, doubly quantised.
+
+    Raises `ModelUnavailable` as `load_model` does.
+    """
+    base.check()
+    with _one_line(base.folder, "model", "fetch the model again"), _quiet():
+        if quantize != "none":
+            return _load_quantised(base.folder, quantize, dtype, device)
+        return _load(base.folder, dtype=dtype).to(device)
+
+
+def pick_device(device: Device) -> torch.device:
+    """The device of that name; `auto` is the card, where there is one."""
     if device == "cuda" and not torch.cuda.is_available():
         raise ModelUnavailable("device cuda: no CUDA card is to be seen; mend the driver, or use device auto or cpu")
     if device == "auto":
@@ -146,6 +161,23 @@ def _load(folder: Path, **options: Any) -> Any:
     # The folder's generation_config.json ends here: what decides a text is in the settings and in the keys.
     module.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
     return module.eval()
+
+
+def _round_to_nf4(module: Any, dtype: torch.dtype) -> None:
+    """Gives the linear layers of the blocks the weights that a QLoRA was trained over: packed and unpacked again.
+
+    Merged into the weights as they were before, such an adapter corrects errors that are not there (Dettmers et
+    al. 2023, QLoRA). The head and the embeddings are never packed.
+    """
+    import bitsandbytes.functional as packing
+
+    place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for name, layer in module.named_modules():
+        if isinstance(layer, torch.nn.Linear) and "lm_head" not in name:
+            # Trained over weights of this type; merging goes on in float32.
+            weight = layer.weight.data.to(place, dtype)
+            packed, state = packing.quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
+            layer.weight.data = packing.dequantize_4bit(packed, state).to(layer.weight)
 
 
 def _attach(module: Any, adapter: Adapter, merge: bool) -> Any:

@@ -17,6 +17,7 @@ from transformers import (
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
     StoppingCriteria,
     StoppingCriteriaList,
 )
@@ -75,6 +76,10 @@ class PaddedEngine:
     Requests gather by rung and run as soon as a batch is full; the rest runs at the end. `should_stop` is
     asked at every token and abandons the batch at hand with `Stopped`. When memory runs out the rows are
     halved, `on_step_down` is called with the new shapes before they are used, and the batch is run again.
+
+    `repetition_penalty` (Keskar et al. 2019, CTRL) divides a logit above 0, and multiplies one below, for every
+    token that the row's completion holds already; 1 changes nothing. The prompt's tokens are spared: a
+    description must be free to say the words of its title.
     """
 
     def __init__(
@@ -83,18 +88,16 @@ class PaddedEngine:
         *,
         shapes: Shapes,
         max_new_tokens: int,
+        repetition_penalty: float = 1.0,
         should_stop: Callable[[], bool],
         on_step_down: Callable[[Shapes], None],
     ) -> None:
         """Raises `SettingsError` when prompt and completion together exceed what the model was built for."""
-        if shapes.lengths[-1] + max_new_tokens > model.max_positions:
-            raise SettingsError(
-                f"max_prompt_tokens {shapes.lengths[-1]} and max_new_tokens {max_new_tokens} exceed the "
-                f"{model.max_positions} positions of the model; lower one of them"
-            )
+        refuse_too_long(model, shapes.lengths[-1], max_new_tokens)
         self._model = model
         self._shapes = shapes
         self._max_new_tokens = max_new_tokens
+        self._repetition_penalty = repetition_penalty
         self._should_stop = should_stop
         self._on_step_down = on_step_down
         self._has_succeeded = False
@@ -194,7 +197,7 @@ class PaddedEngine:
                 input_ids=ids,
                 attention_mask=mask,
                 generation_config=self._generation(),
-                logits_processor=LogitsProcessorList([finite]),
+                logits_processor=LogitsProcessorList([finite, *self._penalties(width)]),
                 stopping_criteria=StoppingCriteriaList([_StopWhen(self._should_stop)]),
             )
         rows = output[:, width:].tolist()[: len(batch)]
@@ -219,6 +222,12 @@ class PaddedEngine:
             eos_token_id=list(self._model.eos_ids),
             pad_token_id=self._model.pad_id,
         )
+
+    def _penalties(self, width: int) -> list[LogitsProcessor]:
+        # The field of that name in GenerationConfig would punish the words of the prompt, and its pads.
+        if self._repetition_penalty == 1:
+            return []
+        return [RepetitionPenaltyLogitsProcessor(self._repetition_penalty, prompt_ignore_length=width)]
 
     def _completion(self, request: Request, row: list[int], bad_step: int) -> Completion:
         end = next((at for at, i in enumerate(row) if i in self._model.eos_ids), None)
@@ -253,6 +262,15 @@ class _StopWhen(StoppingCriteria):
         if self._should_stop():
             raise Stopped("stopped while generating; finished batches are kept, run again to go on")
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+
+
+def refuse_too_long(model: Model, max_prompt_tokens: int, max_new_tokens: int) -> None:
+    """Raises `SettingsError` when prompt and completion together exceed what the model was built for."""
+    if max_prompt_tokens + max_new_tokens > model.max_positions:
+        raise SettingsError(
+            f"max_prompt_tokens {max_prompt_tokens} and max_new_tokens {max_new_tokens} exceed the "
+            f"{model.max_positions} positions of the model; lower one of them"
+        )
 
 
 def _width(rung: int) -> int:

@@ -3,11 +3,15 @@
 The engine knows nothing of catalogues, titles or texts: token ids go in, token ids come out.
 """
 
+import collections.abc
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 Ended = Literal["eos", "length", "failed"]
+
+Stream = collections.abc.Generator[int, None, Ended]
+"""New token ids one at a time, without the end token; it returns why they end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,12 @@ class Generator(Protocol):
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]: ...
 
 
+class Streamer(Protocol):
+    """Completes one prompt at a time, while somebody watches."""
+
+    def stream(self, prompt_ids: tuple[int, ...]) -> Stream: ...
+
+
 class EchoGenerator:
     """Answers each prompt with the product it asks about: for dry runs, tests and the README.
 
@@ -63,3 +73,9 @@ class EchoGenerator:
             ids = tuple(i for i in request.prompt_ids if i < 256)
             cut = ids[: self._max_new_tokens]
             yield Completion(request.key, cut, "eos" if len(cut) == len(ids) else "length")
+
+    def stream(self, prompt_ids: tuple[int, ...]) -> Stream:
+        """Yields the ids of the same answer."""
+        (completion,) = self.generate([Request(b"", prompt_ids)])
+        yield from completion.ids
+        return completion.ended

@@ -14,6 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from enrich.engine.bases import EMBEDDED, Base, find_base
 from enrich.engine.model import Model, load_model
+from enrich.prompt import Template
 from enrich.settings import home
 
 VOCABULARY = 96
@@ -74,6 +75,13 @@ def build_adapter(folder: Path, base: Path, *, zero: bool = False, **fields: Any
     return folder
 
 
+def record_training(adapter: Path, base: Base, template: str) -> Path:
+    """What training leaves beside the weights, for the checks that an adapter belongs to a base and a template."""
+    trained = {"template": template, "template_id": Template.parse(template).id}
+    (adapter / "enrich.json").write_text(json.dumps(trained | {"base": {"preset": base.name, "digest": base.digest}}))
+    return adapter
+
+
 def edit_json(file: Path, **fields: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | fields))
 
@@ -90,6 +98,21 @@ def plain_generate(model: Model, prompt: tuple[int, ...], max_new_tokens: int) -
     )
     row = output[0, len(prompt) :].tolist()
     return tuple(row[:-1] if row[-1] in model.eos_ids else row)
+
+
+def penalised_generate(model: Model, prompt: tuple[int, ...], max_new_tokens: int, penalty: float) -> tuple[int, ...]:
+    """The reference for a repetition penalty on the completion alone: the formula in Python, no cache, no batch."""
+    ids: list[int] = []
+    while len(ids) < max_new_tokens:
+        with torch.inference_mode():
+            scores = model.module(input_ids=torch.tensor([[*prompt, *ids]])).logits[0, -1].tolist()
+        for said in set(ids):
+            scores[said] = scores[said] / penalty if scores[said] > 0 else scores[said] * penalty
+        following = max(range(len(scores)), key=scores.__getitem__)
+        if following in model.eos_ids:
+            break
+        ids.append(following)
+    return tuple(ids)
 
 
 @pytest.fixture(scope="package", autouse=True)

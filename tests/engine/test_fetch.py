@@ -10,9 +10,10 @@ import pytest
 from huggingface_hub.utils import filter_repo_objects
 
 from enrich.engine import fetch as fetching
-from enrich.engine.bases import EMBEDDED, embedded_digest, find_base
+from enrich.engine.bases import EMBEDDED, Base, embedded_digest, find_base
 from enrich.engine.fetch import fetch, main
 from enrich.errors import ModelUnavailable, UsageError
+from enrich.prompt import ModelTokenizer
 
 GGUF = b"weights"
 
@@ -44,6 +45,18 @@ def index(monkeypatch: pytest.MonkeyPatch, tiny_folder: Path) -> Index:
 
     monkeypatch.setattr(fetching, "_convert", convert)
     return served
+
+
+@pytest.mark.model
+def test_the_embedded_tokenizer_is_the_same_whatever_version_converts_it(embedded_base: Base) -> None:
+    """Another end token, as one version of transformers has it, and an adapter trained elsewhere never stops."""
+    tokenizer = ModelTokenizer.load(embedded_base.folder)
+    names = [tokenizer.encode_template(name) for name in ("<|im_start|>", "<|im_end|>")]
+    assert names == [[tokenizer.bos_id], [tokenizer.eos_id]]
+    assert (tokenizer.bos_id, tokenizer.eos_id) == (1, 2)
+    ids = [1978, 24875, 312, 2756, 5167, 4127, 216, 35, 37, 32, 19896]
+    assert tokenizer.encode_texts([" Caneca Térmica 350 ml"]) == [ids]
+    assert tokenizer.decode(ids) == " Caneca Térmica 350 ml"
 
 
 def listing(home: Path) -> set[str]:

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
+from transformers import LogitsProcessor
 
 from enrich.engine.bases import Base
 from enrich.engine.model import Model, load_model
@@ -15,7 +16,7 @@ from enrich.engine.padded import PaddedEngine, Shapes, ladder
 from enrich.engine.protocol import Completion, Request
 from enrich.errors import ModelUnavailable, SettingsError, Stopped
 
-from .conftest import EOS_IDS, VOCABULARY, plain_generate
+from .conftest import EOS_IDS, VOCABULARY, penalised_generate, plain_generate
 
 NEW = 14
 SHAPES = Shapes(4, (8, 16, 32))
@@ -67,6 +68,7 @@ def engine(
     shapes: Shapes = SHAPES,
     *,
     max_new_tokens: int = NEW,
+    repetition_penalty: float = 1.0,
     should_stop: Callable[[], bool] = never,
     on_step_down: Callable[[Shapes], None] = lambda _: None,
     kind: type[PaddedEngine] = PaddedEngine,
@@ -75,6 +77,7 @@ def engine(
         model,
         shapes=shapes,
         max_new_tokens=max_new_tokens,
+        repetition_penalty=repetition_penalty,
         should_stop=should_stop,
         on_step_down=on_step_down,
     )
@@ -170,6 +173,38 @@ def test_real_titles_are_what_they_are_alone(embedded_base: Base) -> None:
     found = ids(engine(model, ladder(64, 8), max_new_tokens=10).generate(requests))
     assert found == alone(model, requests, 10)
     assert len(set(found.values())) > 15
+
+
+# The repetition penalty
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.3, 2.0])
+def test_a_penalised_row_is_what_it_is_alone(tiny: Model, penalty: float) -> None:
+    requests = prompts(21)
+    expected = {each.key: penalised_generate(tiny, each.prompt_ids, NEW, penalty) for each in requests}
+    assert ids(engine(tiny, repetition_penalty=penalty).generate(requests)) == expected
+    assert ids(engine(tiny, repetition_penalty=penalty).generate(reversed(requests))) == expected
+    assert (expected == alone(tiny, requests)) is (penalty == 1)
+
+
+def test_a_penalty_makes_texts_repeat_less(tiny: Model) -> None:
+    def num_repeats(penalty: float) -> int:
+        texts = ids(engine(tiny, repetition_penalty=penalty).generate(prompts(21))).values()
+        return sum(len(text) - len(set(text)) for text in texts)
+
+    assert num_repeats(1.0) > 2 * num_repeats(1.3) > 4 * num_repeats(2.0)
+
+
+class _PromptPenalised(PaddedEngine):
+    def _penalties(self, _: int) -> list[LogitsProcessor]:
+        return super()._penalties(0)
+
+
+def test_a_penalty_on_the_prompt_would_be_noticed(tiny: Model) -> None:
+    requests = prompts(21)
+    expected = ids(engine(tiny, repetition_penalty=1.3).generate(requests))
+    found = ids(engine(tiny, repetition_penalty=1.3, kind=_PromptPenalised).generate(requests))
+    assert sum(found[key] != expected[key] for key in expected) > len(requests) // 3
 
 
 # Sameness

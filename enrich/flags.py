@@ -1,0 +1,29 @@
+"""Flags that stand for settings: the same for every command that has them."""
+
+import argparse
+from typing import Any
+
+from enrich.settings import Settings, load_settings
+
+_SECTIONS = {
+    "title": "catalogue",
+    "description": "catalogue",
+    "attributes": "catalogue",
+    "id": "catalogue",
+    "records": "catalogue",
+    "base": "model",
+    "adapter": "model",
+    "engine": "machine",
+    "state": "machine",
+    "max_rejected": "publish",
+}
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """The settings file that `--config` names, with the flags that were given laid over it."""
+    overrides: dict[str, dict[str, Any]] = {}
+    for name, section in _SECTIONS.items():
+        value = getattr(options, name, None)
+        if value is not None:
+            overrides.setdefault(section, {})[name] = value.split(",") if name == "attributes" else value
+    return load_settings(getattr(options, "config", None), overrides)
