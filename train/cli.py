@@ -56,7 +56,7 @@ def _add_finetune(commands: Any) -> None:
 def _add_evaluate(commands: Any) -> None:
     evaluate = commands.add_parser("evaluate", help="measure an adapter against the base and the adapter in force")
     _add_data(evaluate)
-    evaluate.add_argument("adapter", metavar="ADAPTER", type=Path)
+    evaluate.add_argument("measured", metavar="ADAPTER", type=Path)
     evaluate.add_argument("--out", metavar="DIR", type=Path, help="for evaluate.json and .html; ADAPTER if not given")
     evaluate.add_argument("--split", choices=("test", "validation"), default="test")
     _add_evaluating(evaluate)
@@ -66,7 +66,7 @@ def _add_evaluate(commands: Any) -> None:
 
 def _add_promote(commands: Any) -> None:
     promote = commands.add_parser("promote", help="put an adapter in force if its evaluation says that it is better")
-    promote.add_argument("adapter", metavar="ADAPTER", type=Path)
+    promote.add_argument("promoted", metavar="ADAPTER", type=Path)
     promote.add_argument("--force", action="store_true", help="even if it does not; the registry says so")
     promote.set_defaults(command=_promote)
 
@@ -163,9 +163,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     with stop_on_signals() as should_stop:
         evaluation = evaluate(
             options.data,
-            options.adapter,
+            options.measured,
             _settings(options),
-            options.out or options.adapter,
+            options.out or options.measured,
             split=options.split,
             max_rows=options.max_rows,
             against=adapter_in_force(home()),
@@ -179,7 +179,7 @@ def _promote(options: argparse.Namespace) -> int:
     from enrich.settings import home
     from train.registry import promote
 
-    say(*promote(options.adapter, home(), force=options.force))
+    say(*promote(options.promoted, home(), force=options.force))
     return 0
 
 

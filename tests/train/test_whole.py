@@ -87,6 +87,7 @@ def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixtur
         (["prepare"], 64, "the following arguments are required"),
         (["finetune", "data", "--out", "x", "--preset", "huge"], 64, "invalid choice"),
         (["finetune", "data", "--out", "x", "--rank", "-1"], 64, "rank"),
+        (["evaluate", "nowhere", "adapter", "--base", "smollm2-135m"], 66, "no prepared folder"),
         (["promote", "nowhere"], 69, "no such adapter folder"),
     ],
 )

@@ -21,8 +21,8 @@ A LoRA adapter (rank {rank}) that makes `{base}` write product descriptions.
 
 Licence of the data: {license}.
 
-Rows whose description was written by a model are never trained on. `training.json` beside this file has the whole
-log, `enrich.json` what the tool checks before it uses the adapter, `loss.png` the curve.
+Texts that this tool wrote itself are never trained on. `training.json` beside this file has the whole log,
+`enrich.json` what the tool checks before it uses the adapter, `loss.png` the curve.
 
 ## Use
 
