@@ -11,8 +11,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from enrich.engine.adapter import SHIPPED, Adapter, adapter_in_force, read_adapter
-from enrich.engine.bases import EMBEDDED, PRESETS, Base, find_base
+from enrich.engine.adapter import SHIPPED, Adapter, adapter_in_force, base_of, read_adapter
+from enrich.engine.bases import Base, find_base
 from enrich.engine.protocol import Completion, EchoGenerator, Generator, Request, Streamer
 from enrich.errors import Stopped
 from enrich.memory import Entry, Memory
@@ -59,7 +59,7 @@ class Author:
             return cls(settings, template, None, None)
         named = settings.model.adapter
         adapter = _read_in_force() if named is None else read_named(named)
-        base = find_base(settings.model.base or _base_of(adapter), home())
+        base = find_base(settings.model.base or base_of(adapter), home())
         if adapter and named is None:
             adapter = _default_adapter(adapter, base, template)
         return cls(settings, template, base, None).with_adapter(adapter)
@@ -67,8 +67,7 @@ class Author:
     def with_adapter(self, adapter: Adapter | None) -> "Author":
         """The author that differs in its adapter alone. Raises `SettingsError` when base or template do not fit it."""
         if adapter and self.base:
-            explicit = self.settings.model.base is not None and "template" in self.settings.text.model_fields_set
-            adapter.check(self.base, self.template.id, explicit)
+            adapter.check(self.base, self.template.id, self.settings.names_base_and_template)
         return replace(self, adapter=adapter)
 
     @cached_property
@@ -203,7 +202,3 @@ def _default_adapter(in_force: Adapter, base: Base, template: Template) -> Adapt
         return in_force
     log.info("%s: made for another base or template, so the bare base writes", in_force.folder)
     return None
-
-
-def _base_of(adapter: Adapter | None) -> str:
-    return adapter.base_name if adapter and adapter.base_name in PRESETS else EMBEDDED

@@ -34,12 +34,17 @@ def replace(temp: Path, final: Path) -> None:
 def replace_folder(temp: Path, final: Path) -> None:
     """Makes every file of the folder `temp` durable and gives it the name `final`, where nothing may be yet."""
     try:
-        for path in (*sorted(temp.rglob("*")), temp):
-            _fsync(path, os.O_RDONLY)
+        sync_folder(temp)
         temp.rename(final)
         _fsync(final.parent, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise IOFailure(f"{final}: cannot be made durable: {error.strerror}") from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a folder and all that it holds durable under the name it has. Raises `OSError`."""
+    for path in (*sorted(folder.rglob("*")), folder):
+        _fsync(path, os.O_RDONLY)
 
 
 def write(final: Path, content: bytes) -> None:

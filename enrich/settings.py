@@ -147,6 +147,11 @@ class Settings(_Section):
     machine: MachineSettings = MachineSettings()
     publish: PublishSettings = PublishSettings()
 
+    @property
+    def names_base_and_template(self) -> bool:
+        """Whether the operator named both, as an adapter needs that does not say what it was trained with."""
+        return self.model.base is not None and "template" in self.text.model_fields_set
+
 
 def load_settings(file: str | Path | None = None, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Settings:
     """Reads a TOML file and lays `overrides` (section → field → value) over it.

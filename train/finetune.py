@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from enrich import durable
 from enrich.engine.bases import Base, find_base
-from enrich.engine.model import load_trainable, pick_device
+from enrich.engine.model import load_trainable, pick_device, pick_dtype
 from enrich.errors import CatalogueError, EnrichError, IOFailure, ModelUnavailable, Stopped, UsageError
 from enrich.prompt import ModelTokenizer, PromptWriter, Template
 from enrich.settings import Settings, home
@@ -232,7 +232,8 @@ class _Run:
             gradient_checkpointing=preset.gradient_checkpointing,
             bf16=number == torch.bfloat16,
             fp16=number == torch.float16,
-            tf32=(number == torch.float32 and _is_ampere(device)) or None,
+            # The cards that have bfloat16 have TF32 too.
+            tf32=(number == torch.float32 and pick_dtype("auto", device) == torch.bfloat16) or None,
             use_cpu=device.type == "cpu",
             packing=True,
             max_length=preset.sequence_tokens,
@@ -303,14 +304,7 @@ def tokenised(rows: pa.Table, writer: PromptWriter, max_tokens: int) -> dict[str
 
 
 def _number(preset: Preset, device: torch.device) -> torch.dtype:
-    if preset.dtype == "float32" or device.type == "cpu":
-        return torch.float32
-    return torch.bfloat16 if _is_ampere(device) else torch.float16
-
-
-def _is_ampere(device: torch.device) -> bool:
-    """Whether the card, Ampere or newer, has bfloat16 and TF32."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
+    return pick_dtype("float32" if preset.dtype == "float32" else "auto", device)
 
 
 def _synchronise() -> None:

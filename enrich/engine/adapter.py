@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from enrich.engine.bases import Base
+from enrich.engine.bases import EMBEDDED, PRESETS, Base
 from enrich.errors import ModelUnavailable, SettingsError
 
 WEIGHTS = "adapter_model.safetensors"
@@ -110,6 +110,11 @@ def adapter_in_force(home: Path) -> Path | None:
     """The folder of the promoted adapter, else that of the shipped one, else None. Neither is read."""
     # A link to nothing counts: to go on without the adapter that was promoted would be worse than to stop.
     return next((home / folder for folder in (CURRENT, SHIPPED) if os.path.lexists(home / folder)), None)
+
+
+def base_of(adapter: Adapter | None) -> str:
+    """The preset that an adapter was trained on; the embedded one without an adapter, or when it names no preset."""
+    return adapter.base_name if adapter and adapter.base_name in PRESETS else EMBEDDED
 
 
 def read_adapter(folder: Path) -> Adapter:

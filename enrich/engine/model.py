@@ -69,7 +69,7 @@ def load_model(
     fit or changes nothing.
     """
     place = pick_device(device)
-    number = _pick_dtype(dtype, place)
+    number = pick_dtype(dtype, place)
     # Its split of the work may give a row other numbers at another place in the batch (seen on an H100 at 64 rows
     # and 193 columns); the other kernels give every place the same.
     torch.backends.cuda.enable_cudnn_sdp(False)
@@ -120,7 +120,9 @@ def pick_device(device: Device) -> torch.device:
     return torch.device(device)
 
 
-def _pick_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
+def pick_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
+    """The number type of that name; `auto` is bfloat16 on a card that has it (Ampere or newer), float16 on an older
+    one, float32 on the CPU."""
     if dtype != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
     if device.type == "cpu":

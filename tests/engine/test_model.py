@@ -87,7 +87,7 @@ def test_the_number_type_follows_the_card(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    assert loading._pick_dtype(asked, torch.device(device)) == expected
+    assert loading.pick_dtype(asked, torch.device(device)) == expected
 
 
 @pytest.mark.parametrize("with_adapter", [False, True])

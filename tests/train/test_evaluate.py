@@ -8,7 +8,7 @@ import math
 import shutil
 import warnings
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
@@ -85,14 +85,6 @@ def write_prepared(folder: Path, pairs: Sequence[Pair], split: str = "test") -> 
     record = {"digest": "d1g357", "template": TEMPLATE, "seed": SPLIT["seed"], "options": shares}
     (folder / "prepare.json").write_text(json.dumps(record))
     return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from enrich.engine.adapter import Adapter
-from enrich.engine.bases import EMBEDDED, PRESETS, Base, find_base
+from enrich.engine.adapter import Adapter, base_of
+from enrich.engine.bases import Base, find_base
 from enrich.prompt import ModelTokenizer, PromptWriter, Template
 from enrich.settings import Settings, home
 from train.pairs import Pair
@@ -41,31 +41,23 @@ def contenders(new: Adapter | None, in_force: Adapter | None, settings: Settings
     smaller one's. Raises `SettingsError` when the new one belongs to another base or template.
     """
     template = Template.parse(settings.text.template)
-    base = find_base(settings.model.base or _base_of(new or in_force), home())
+    base = find_base(settings.model.base or base_of(new or in_force), home())
     found = [Contender(BASE, base, None, template)]
     if in_force and not (new and new.digest == in_force.digest):
         found.append(_with_own(in_force, base, template, settings))
     if new:
-        new.check(base, template.id, _is_explicit(settings))
+        new.check(base, template.id, settings.names_base_and_template)
         found.append(Contender(NEW, base, new, template))
     return found
 
 
 def _with_own(adapter: Adapter, base: Base, template: Template, settings: Settings) -> Contender:
     if adapter.base_digest not in (None, base.digest):
-        base = find_base(_base_of(adapter), home())
+        base = find_base(base_of(adapter), home())
     if adapter.template:
         template = Template.parse(adapter.template)
-    adapter.check(base, template.id, _is_explicit(settings))
+    adapter.check(base, template.id, settings.names_base_and_template)
     return Contender(IN_FORCE, base, adapter, template)
-
-
-def _base_of(adapter: Adapter | None) -> str:
-    return adapter.base_name if adapter and adapter.base_name in PRESETS else EMBEDDED
-
-
-def _is_explicit(settings: Settings) -> bool:
-    return settings.model.base is not None and "template" in settings.text.model_fields_set
 
 
 def unseen(pairs: Sequence[Pair], split: str, adapters: Collection[Adapter]) -> tuple[list[Pair], str | None]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from enrich.durable import temporary
+from enrich.durable import sync_folder, temporary
 from enrich.errors import IOFailure, UsageError
 
 
@@ -25,7 +25,7 @@ def fresh_folder(final: Path, mark: str) -> Iterator[Path]:
         shutil.rmtree(temp, ignore_errors=True)
         temp.mkdir(parents=True)
         yield temp
-        _make_durable(temp)
+        sync_folder(temp)
         _swap(temp, final, former)
     except OSError as error:
         raise IOFailure(f"{final}: cannot be written: {error.strerror or error}") from error
@@ -45,15 +45,6 @@ def _check_ours(final: Path, mark: str) -> None:
         return
     if not final.is_dir() or (any(final.iterdir()) and not (final / mark).is_file()):
         raise UsageError(f"{final}: is there and holds no {mark}, so it is not ours to replace; name another folder")
-
-
-def _make_durable(folder: Path) -> None:
-    for path in (*folder.iterdir(), folder):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _swap(temp: Path, final: Path, former: Path) -> None:
