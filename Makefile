@@ -69,7 +69,11 @@ bench-prepare: .venv/ready model ## measure speed and memory of preparing: [ARGS
 	$(BIN)/python -m tests.bench.prepare $(ARGS)
 
 .PHONY: bench-gpu
-bench-gpu: .venv/ready ## measure fine-tuning on a CUDA card: [ARGS=…]
+bench-gpu: .venv/ready ## measure the engine on a CUDA card: [ARGS=…]
+	$(BIN)/python -m tests.bench.engine $(ARGS)
+
+.PHONY: bench-train
+bench-train: .venv/ready ## measure fine-tuning on a CUDA card: [ARGS=…]
 	$(BIN)/python -m tests.bench.training $(ARGS)
 
 .PHONY: samples

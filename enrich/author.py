@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from enrich.engine.adapter import SHIPPED, Adapter, adapter_in_force, base_of, read_adapter
 from enrich.engine.bases import Base, find_base
-from enrich.engine.protocol import Completion, EchoGenerator, Generator, Request, Streamer
+from enrich.engine.protocol import Completion, EchoGenerator, Figures, Generator, Request, Streamer
 from enrich.errors import Stopped
 from enrich.memory import Entry, Memory
 from enrich.products import Product
@@ -33,10 +33,11 @@ _WINDOW = 256
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Texts that finished together, ready to be remembered, and how many tokens they took."""
+    """Texts that finished together, ready to be remembered; how many tokens they took; what the engine did so far."""
 
     entries: list[Entry]
     tokens: int
+    figures: Figures | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,10 @@ class Author:
         first = next(products, None)
         if first is not None:
             generator = self._generator(memory, should_stop)
-            yield from self._write(generator, chain([first], products))
+            try:
+                yield from self._write(generator, chain([first], products))
+            finally:
+                generator.close()
 
     def _write(self, generator: Generator, products: Iterator[tuple[bytes, Product]]) -> Iterator[Finished]:
         unusual: dict[bytes, Prompt] = {}
@@ -113,12 +117,12 @@ class Author:
             for completion in generator.generate(self._requests(products, unusual)):
                 completions.append(completion)
                 if len(completions) >= generator.batch_rows:
-                    yield self._finish(completions, unusual)
+                    yield self._finish(completions, unusual, generator.figures)
                     completions = []
         except Stopped:
-            yield self._finish(completions, unusual)
+            yield self._finish(completions, unusual, generator.figures)
             raise
-        yield self._finish(completions, unusual)
+        yield self._finish(completions, unusual, generator.figures)
 
     def _requests(self, products: Iterator[tuple[bytes, Product]], unusual: dict[bytes, Prompt]) -> Iterator[Request]:
         """The prompts, in order; those that were cut or refused are noted in `unusual` until they finish."""
@@ -129,9 +133,9 @@ class Author:
                     unusual[key] = prompt
                 yield Request(key, prompt.ids)
 
-    def _finish(self, completions: list[Completion], unusual: dict[bytes, Prompt]) -> Finished:
+    def _finish(self, completions: list[Completion], unusual: dict[bytes, Prompt], figures: Figures | None) -> Finished:
         entries = [self._entry(completion, unusual.pop(completion.key, None)) for completion in completions]
-        return Finished(entries, sum(len(completion.ids) for completion in completions))
+        return Finished(entries, sum(len(completion.ids) for completion in completions), figures)
 
     def _entry(self, completion: Completion, unusual: Prompt | None) -> Entry:
         if completion.ended == "failed":
@@ -145,23 +149,24 @@ class Author:
         text = self.settings.text
         if self.base is None:
             return EchoGenerator(text.max_new_tokens)
-        from enrich.engine.padded import DEFAULT_ROWS, PaddedEngine, Shapes, ladder
+        from enrich.engine.sampling import Sampling
+        from enrich.engine.tiers import Stored, Wish, open_engine
 
-        model = self._load(self.base)
-        rows = self.settings.machine.batch_rows or DEFAULT_ROWS[model.device.type]
-        name = f"padded {rows} {model.device.type} {self.recipe.digest}"
-        stored = memory.shape(name)
-        shapes = Shapes.from_json(stored) if stored else ladder(text.max_prompt_tokens, rows)
-        # Stored before use: a resume must pad as the run that it continues, even after a step down.
-        memory.set_shape(name, shapes.to_json())
-        return PaddedEngine(
-            model,
-            shapes=shapes,
+        model, machine = self._load(self.base), self.settings.machine
+        place = f"{model.device_name} {self.recipe.digest}"
+        wish = Wish(
+            prefix_ids=self.prompts.prefix_ids,
+            max_prompt_tokens=text.max_prompt_tokens,
             max_new_tokens=text.max_new_tokens,
-            repetition_penalty=text.repetition_penalty,
-            should_stop=should_stop,
-            on_step_down=lambda smaller: memory.set_shape(name, smaller.to_json()),
+            sampling=Sampling.of(text),
+            slots=machine.slots,
+            batch_rows=machine.batch_rows,
         )
+        stored = Stored(
+            get=lambda name: memory.shape(f"{name} {place}"),
+            put=lambda name, shapes: memory.set_shape(f"{name} {place}", shapes),
+        )
+        return open_engine(model, wish, stored, should_stop, kind=machine.engine)
 
     def streamer(self) -> Streamer:
         """What writes one text at a time, token by token; the model is loaded at once."""

@@ -106,7 +106,9 @@ def _add_writing(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--engine", choices=("auto", "padded", "echo"))
+    parser.add_argument("--engine", choices=("auto", "grid", "padded", "echo"))
+    parser.add_argument("--slots", type=int, metavar="N", help="sequences of the grid at a time")
+    parser.add_argument("--max-new-tokens", type=int, metavar="N", help="length limit of a description")
     parser.add_argument("--base", metavar="NAME|PATH", help="smollm2-135m, tinyllama, or a model folder")
     parser.add_argument("--adapter", metavar="PATH|none")
     if not any(action.dest == "config" for action in parser._actions):

@@ -13,7 +13,9 @@ _SECTIONS = {
     "records": "catalogue",
     "base": "model",
     "adapter": "model",
+    "max_new_tokens": "text",
     "engine": "machine",
+    "slots": "machine",
     "state": "machine",
     "max_rejected": "publish",
 }

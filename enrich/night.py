@@ -15,6 +15,7 @@ from enrich.catalog.publish import Published, check_enrich_columns, former_foote
 from enrich.catalog.read import Catalogue, open_catalogue
 from enrich.catalog.sources import Source, find_sources
 from enrich.catalog.spool import HowToRead
+from enrich.engine.protocol import Figures
 from enrich.errors import (
     PUBLISHED,
     PUBLISHED_WITH_PENDING,
@@ -126,6 +127,7 @@ class _Night:
         run_id = self.memory.begin_run(name, author.recipe.digest)
         # Keys handed to the engine and not committed yet: with the memory, all that has to be known of duplicates.
         in_flight: set[bytes] = set()
+        figures: Figures | None = None
         with Progress("generating", catalogue.num_rows) as progress:
             products = self._wanted(author, catalogue, columns, in_flight, progress)
             try:
@@ -133,11 +135,14 @@ class _Night:
                     self.memory.add(run_id, finished.entries)
                     in_flight.difference_update(entry.key for entry in finished.entries)
                     progress.wrote(len(finished.entries), finished.tokens)
+                    figures = finished.figures
                     self._check_stop()
             finally:
                 # A run that is stopped tells of what it committed.
                 summary.written += progress.written
                 summary.tokens += progress.tokens
+                if figures:
+                    summary.add(figures)
 
     def _wanted(
         self, author: Author, catalogue: Catalogue, columns: Columns, in_flight: set[bytes], progress: Progress

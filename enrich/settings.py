@@ -63,6 +63,14 @@ class TextSettings(_Section):
         le=2.0,
         description="above 1, what a text has said already becomes less likely to be said again; 1 changes nothing",
     )
+    temperature: float = Field(
+        default=0.0, ge=0.0, le=2.0, description="0 takes the likeliest token; above, tokens are drawn by lot"
+    )
+    top_k: int = Field(default=0, ge=0, description="draws among the so many likeliest tokens; 0 among all")
+    top_p: float = Field(
+        default=1.0, gt=0.0, le=1.0, description="draws among the likeliest tokens that together weigh so much"
+    )
+    seed: int = Field(default=0, ge=0, description="of the lots, which depend on nothing else but the row")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto",
         description="number type of the weights; auto: bfloat16 on CUDA (float16 before Ampere), else float32",
@@ -109,10 +117,17 @@ class AdaptersSettings(_Section):
 class MachineSettings(_Section):
     """Everything here decides only speed and place: it never enters a key."""
 
-    engine: Literal["auto", "padded", "echo"] = Field(
+    engine: Literal["auto", "grid", "padded", "echo"] = Field(
         default="auto", description="auto picks the fastest engine that fits the machine; echo needs no model"
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where the model runs")
+    slots: int | None = Field(
+        default=None,
+        ge=1,
+        le=16384,
+        description="sequences of the grid; as many as its memory allows, 32 on the CPU and 2,048 on CUDA at most, "
+        "when not given",
+    )
     batch_rows: int | None = Field(
         default=None,
         ge=1,

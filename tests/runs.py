@@ -111,6 +111,7 @@ class Listening:
     """The echo engine, noting what it is asked. Rows whose product says FAIL fail, those that say EMPTY get no text."""
 
     batch_rows = 4
+    figures = None
 
     def __init__(self, asked: list[str]) -> None:
         self.asked = asked
@@ -118,6 +119,9 @@ class Listening:
     def __call__(self, max_new_tokens: int) -> "Listening":
         self._max_new_tokens = max_new_tokens
         return self
+
+    def close(self) -> None:
+        pass
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         for request in requests:

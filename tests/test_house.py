@@ -22,8 +22,8 @@ TOP = {"console", "plan", "fates", "author", "authors", "describe", "night", "fo
 WITHOUT_TORCH = {"protocol", "bases", "adapter", "fetch"}
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "trl", "datasets"}
 
-# What training may ask of the tool: how a product becomes a prompt, and everything below that.
-SHARED = BOTTOM | {"text", "prompt", "catalog", "quality", "engine", "plan"}
+# What training may ask of the tool: how a product becomes a prompt, everything below that, and to show how far it is.
+SHARED = BOTTOM | {"text", "prompt", "catalog", "quality", "engine", "plan", "report"}
 TRAIN_BOTTOM = {"settings", "prepare_settings", "pairs", "split", "page"}
 TRAIN_CRAFTS = {"preparing", "training", "measuring"}
 TRAIN_STEPS = {"prepare", "finetune", "evaluate", "registry"}

@@ -21,6 +21,10 @@ OTHER: dict[str, Any] = {
     "max_prompt_tokens": 191,
     "max_new_tokens": 159,
     "repetition_penalty": 1.1,
+    "temperature": 0.7,
+    "top_k": 40,
+    "top_p": 0.9,
+    "seed": 1,
     "dtype": "float32",
     "quantize": "4bit",
 }

@@ -186,6 +186,13 @@ def test_a_terminal_gets_a_bar_with_the_same_figures_and_no_lines(
     assert caplog.records == []
 
 
+def test_a_pass_that_writes_no_texts_does_not_tell_of_texts(clock: _Clock) -> None:
+    with Progress("reading", 1000) as progress:
+        clock.now += 60
+        progress.passed(600)
+        assert progress.line() == "reading: 600/1,000 rows · 10.0 rows/s · left 1 min"
+
+
 def test_before_anything_happened_the_time_left_is_unknown(clock: _Clock) -> None:
     with Progress("generating", 10) as progress:
         assert progress.line().endswith("left unknown")

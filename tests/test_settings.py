@@ -19,6 +19,10 @@ OTHER: dict[str, Any] = {
     "max_prompt_tokens": 99,
     "max_new_tokens": 99,
     "repetition_penalty": 1.1,
+    "temperature": 0.7,
+    "top_k": 40,
+    "top_p": 0.9,
+    "seed": 1,
     "dtype": "float16",
     "quantize": "4bit",
 }

@@ -139,9 +139,12 @@ def _preset(options: argparse.Namespace) -> "Preset":
 
 
 def _prepare(options: argparse.Namespace) -> int:
+    from enrich.signals import stop_on_signals
     from train.prepare import prepare
 
-    say(*prepare(options.catalogues, options.out, _settings(options), _prepare_settings(options)).lines())
+    settings, choices = _settings(options), _prepare_settings(options)
+    with stop_on_signals() as should_stop:
+        say(*prepare(options.catalogues, options.out, settings, choices, should_stop).lines())
     return 0
 
 

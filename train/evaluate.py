@@ -8,6 +8,7 @@ import hashlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from enrich.engine.adapter import Adapter, read_adapter
 from enrich.engine.model import Model, load_model
 from enrich.engine.padded import DEFAULT_ROWS, PaddedEngine, ladder
 from enrich.engine.protocol import Completion, Request
+from enrich.engine.sampling import Sampling
 from enrich.errors import CatalogueError, Stopped
-from enrich.prompt import PromptWriter
+from enrich.prompt import ModelTokenizer, PromptWriter
 from enrich.quality.rules import judge
 from enrich.settings import Settings
 from train.measuring.contenders import BASE, IN_FORCE, NEW, Contender, contenders, unseen
@@ -80,10 +82,10 @@ def evaluate(
     comparable, obstacle = unseen(pairs, split, [each.adapter for each in lineup if each.adapter])
     candidates = comparable or pairs
     chosen = [candidates[at] for at in choose(candidates, max_rows)]
-    rows = _sayable(chosen, lineup, settings)
+    rows, examples = _sayable(chosen, lineup, settings)
     if not rows:
         raise CatalogueError(f"{folder}: no {split} row can be said in tokens; prepare it again", "no_rows")
-    results = {contender.name: _run(contender, rows, settings, should_stop) for contender in lineup}
+    results = {each.name: _run(each, rows, examples[each.name], settings, should_stop) for each in lineup}
     figures = {name: result for name, (result, _) in results.items()}
     shown = choose(rows, NUM_SAMPLES)
     evaluation = Evaluation(
@@ -126,20 +128,26 @@ def examples_of(pairs: Sequence[Pair], writer: PromptWriter) -> list[Example | N
     return examples
 
 
-def _sayable(pairs: list[Pair], lineup: Sequence[Contender], settings: Settings) -> list[Pair]:
-    """The pairs that every contender can be asked about."""
-    for contender in lineup:
-        examples = examples_of(pairs, contender.prompts(settings.text.max_prompt_tokens))
-        pairs = [pair for pair, example in zip(pairs, examples, strict=True) if example]
-    return pairs
+def _sayable(
+    pairs: Sequence[Pair], lineup: Sequence[Contender], settings: Settings
+) -> tuple[list[Pair], dict[str, list[Example]]]:
+    """The pairs that every contender can be asked about, and under each contender's name the same in its ids."""
+    asked = {each.name: examples_of(pairs, each.prompts(settings.text.max_prompt_tokens)) for each in lineup}
+    is_sayable = [all(examples) for examples in zip(*asked.values(), strict=True)]
+    return list(compress(pairs, is_sayable)), {
+        name: [example for example, sayable in zip(examples, is_sayable, strict=True) if example and sayable]
+        for name, examples in asked.items()
+    }
 
 
 def _run(
-    contender: Contender, pairs: Sequence[Pair], settings: Settings, should_stop: Callable[[], bool]
+    contender: Contender,
+    pairs: Sequence[Pair],
+    examples: Sequence[Example],
+    settings: Settings,
+    should_stop: Callable[[], bool],
 ) -> tuple[Figures, list[Written]]:
-    """Figures and texts of one contender. Its model is gone when this returns."""
-    writer = contender.prompts(settings.text.max_prompt_tokens)
-    examples = [example for example in examples_of(pairs, writer) if example]
+    """Figures and texts of one contender, asked about `pairs` in its ids. Its model is gone when this returns."""
     text = settings.text
     model = load_model(
         contender.base,
@@ -155,15 +163,16 @@ def _run(
     del model
     gc.collect()
     torch.cuda.empty_cache()
+    tokenizer = ModelTokenizer.load(contender.base.folder)
     written = [
-        Written(pair.product, pair.description, _published(completion, writer), completion.ended)
+        Written(pair.product, pair.description, _published(completion, tokenizer), completion.ended)
         for pair, completion in zip(pairs, completions, strict=True)
     ]
     return measure(written, nats, sum(len(example.completion_ids) for example in examples)), written
 
 
-def _published(completion: Completion, writer: PromptWriter) -> str:
-    return judge(writer.tokenizer.decode(completion.ids), completion.ended).text or ""
+def _published(completion: Completion, tokenizer: ModelTokenizer) -> str:
+    return judge(tokenizer.decode(completion.ids), completion.ended).text or ""
 
 
 def _bar(what: str, num_rows: int) -> Any:
@@ -233,7 +242,7 @@ def _generate(
         model,
         shapes=ladder(text.max_prompt_tokens, rows),
         max_new_tokens=text.max_new_tokens,
-        repetition_penalty=text.repetition_penalty,
+        sampling=Sampling.of(text),
         should_stop=should_stop,
         on_step_down=lambda _: None,
     )

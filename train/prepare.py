@@ -23,8 +23,8 @@ from enrich.catalog.spool import HowToRead
 from enrich.engine.bases import EMBEDDED, find_base
 from enrich.errors import CatalogueError, SettingsError, Stopped
 from enrich.prompt import Template
+from enrich.report.progress import Progress
 from enrich.settings import CatalogueSettings, Settings, home
-from enrich.signals import stop_on_signals
 from enrich.text import printable
 from train.pairs import RECORD
 from train.prepare_settings import PrepareSettings
@@ -66,17 +66,20 @@ class Prepared:
         return [f"{self.folder}: {self.num_rows:,} rows, {pairs}", f"  dropped: {dropped}"]
 
 
-def prepare(catalogues: Sequence[str], out: Path, settings: Settings, options: PrepareSettings) -> Prepared:
+def prepare(
+    catalogues: Sequence[str],
+    out: Path,
+    settings: Settings,
+    options: PrepareSettings,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Prepared:
     """Writes the pairs of the catalogues into the folder `out`, with `prepare.json` and `prepare.html`.
 
     The same catalogues and settings give the same bytes. Raises `CatalogueError` when fewer than two different
-    descriptions are left or none can be trained on, and whatever stands against reading or writing.
+    descriptions are left or none can be trained on, `Stopped`, with nothing written, when `should_stop` said so, and
+    whatever stands against reading or writing.
     """
-    with (
-        fresh_folder(out, RECORD) as folder,
-        stop_on_signals() as should_stop,
-        TemporaryDirectory(dir=folder) as work,
-    ):
+    with fresh_folder(out, RECORD) as folder, TemporaryDirectory(dir=folder) as work:
         preparation = _Preparation(catalogues, folder, Path(work), settings, options, should_stop)
         written = preparation.run()
     funnel = preparation.funnel
@@ -128,7 +131,6 @@ class _Preparation:
         sketch, seen = Sketch(), SeenTexts()
         with self.candidates as spool:
             for found in self._found():
-                self._check_stop()
                 self.funnel.add(found.funnel)
                 spool.write(found.rows)
                 is_new = seen.add(found.texts)
@@ -148,8 +150,7 @@ class _Preparation:
         catalogue = open_catalogue(path, _how_to_read(chosen), self.work / "json", self._check_stop)
         ours = former_footer(catalogue.schema) is not None
         reader = Reader(_columns(catalogue, chosen, name, ours), chosen.placeholders, ours, self.options.min_characters)
-        batches = catalogue.batches(reader.needed())
-        yield from self.crew.in_order(reader.read, batches, alone=catalogue.num_rows < _MIN_ROWS_FOR_PROCESSES)
+        yield from self._found_by(reader, catalogue)
         catalogue.check_unchanged()
         self.inputs.append(
             {
@@ -162,10 +163,38 @@ class _Preparation:
         if catalogue.parquet != path:
             durable.discard(catalogue.parquet)
 
+    def _found_by(self, reader: Reader, catalogue: Catalogue) -> Iterator[Candidates]:
+        batches = catalogue.batches(reader.needed())
+        is_small = catalogue.num_rows < _MIN_ROWS_FOR_PROCESSES
+        with Progress("reading", catalogue.num_rows) as progress:
+            for found in self.crew.in_order(reader.read, batches, alone=is_small):
+                self._check_stop()
+                progress.passed(found.funnel.num_rows)
+                yield found
+
     def _judge(self, num_texts: int) -> Digests:
         """The second pass; returns the digests of the survivors."""
+        log.info("judging %s different texts", f"{num_texts:,}")
+        judge, digests = self._judge_knowing(num_texts).judge, [np.empty((0, 2), np.uint64)]
+        num_candidates = self.funnel.num_rows - self.funnel.num_dropped
+        is_small = num_candidates < _MIN_ROWS_FOR_PROCESSES
+        with (
+            self.survivors as spool,
+            self.signatures.open("wb") as signatures,
+            Progress("judging", num_candidates) as progress,
+        ):
+            for found in self.crew.in_order(judge, self.candidates.contents(), alone=is_small):
+                self._check_stop()
+                progress.passed(found.num_judged)
+                self.funnel.add(found.funnel)
+                spool.write(found.rows)
+                digests.append(found.digests)
+                signatures.write(found.signatures.tobytes())
+        return np.concatenate(digests)
+
+    def _judge_knowing(self, num_texts: int) -> Judge:
         max_shared = self.options.boilerplate_rows or max(_MIN_SHARED, num_texts // _SHARED_SHARE)
-        judge = Judge(
+        return Judge(
             self.settings.text.template,
             self.base,
             self.settings.text.max_prompt_tokens,
@@ -173,17 +202,6 @@ class _Preparation:
             self.sketch,
             max_shared,
         )
-        log.info("judging %s different texts", f"{num_texts:,}")
-        digests = [np.empty((0, 2), np.uint64)]
-        with self.survivors as spool, self.signatures.open("wb") as signatures:
-            is_small = self.funnel.num_described < _MIN_ROWS_FOR_PROCESSES
-            for found in self.crew.in_order(judge.judge, self.candidates.contents(), alone=is_small):
-                self._check_stop()
-                self.funnel.add(found.funnel)
-                spool.write(found.rows)
-                digests.append(found.digests)
-                signatures.write(found.signatures.tobytes())
-        return np.concatenate(digests)
 
     def _fates(self, digests: Digests) -> Fates:
         signatures = self.signatures if self.options.near_duplicates else None

@@ -35,7 +35,7 @@ def train(
     adapters = home() / CURRENT.parent
     data = adapters / "data"
     with State(adapters / ".state").locked():
-        yield from prepare(catalogues, data, settings, choices).lines()
+        yield from prepare(catalogues, data, settings, choices, should_stop).lines()
         adapter = out or adapters / f"{preset.name}-{read_record(data)['digest'][:8]}"
         yield from finetune(data, adapter, settings, preset, should_stop).lines()
         in_force = adapter_in_force(home())

@@ -7,7 +7,6 @@ renamed into place, so that a crash leaves no half a model; a model that is ther
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from enrich.durable import replace_folder
 from enrich.engine.bases import EMBEDDED, EMBEDDED_SHA256, PRESETS, RECORD, find_base, write_record
 from enrich.errors import EnrichError, ModelUnavailable, UsageError
 from enrich.settings import home
@@ -94,20 +94,9 @@ def _is_whole(name: str, home: Path) -> bool:
 
 
 def _put_in_place(scratch: Path, folder: Path) -> None:
-    for path in (*(scratch / "model").iterdir(), scratch / "model"):
-        _sync(path)
     if folder.exists():
         folder.rename(scratch / "replaced")
-    (scratch / "model").rename(folder)
-    _sync(folder.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    replace_folder(scratch / "model", folder)
 
 
 def _fetch_embedded(scratch: Path) -> None:

@@ -27,7 +27,7 @@ from transformers.utils import logging as transformers_logging
 
 from enrich.engine.adapter import NF4, WEIGHTS, Adapter
 from enrich.engine.bases import Base
-from enrich.errors import EnrichError, ModelUnavailable
+from enrich.errors import EnrichError, ModelUnavailable, SettingsError
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantize = Literal["none", "8bit", "4bit"]
@@ -51,6 +51,11 @@ class Model:
     pad_id: int
     vocabulary: int
     max_positions: int
+
+    @property
+    def device_name(self) -> str:
+        """The card, or cpu: where else shapes may have to differ."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
 
 
 def load_model(
@@ -128,6 +133,23 @@ def pick_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
     if device.type == "cpu":
         return torch.float32
     return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
+
+
+def refuse_too_long(model: Model, max_prompt_tokens: int, max_new_tokens: int) -> None:
+    """Raises `SettingsError` when prompt and completion together exceed what the model was built for."""
+    if max_prompt_tokens + max_new_tokens > model.max_positions:
+        raise SettingsError(
+            f"max_prompt_tokens {max_prompt_tokens} and max_new_tokens {max_new_tokens} exceed the "
+            f"{model.max_positions} positions of the model; lower one of them"
+        )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device or the machine had no more memory to give: torch says so in several ways."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    telling = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory")
+    return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in telling)
 
 
 def _load_quantised(folder: Path, quantize: Quantize, dtype: torch.dtype, device: torch.device) -> Any:

@@ -1,9 +1,9 @@
-"""The padded engine: batches of one fixed shape through plain `generate`, greedy.
+"""The padded engine: batches of one fixed shape through plain `generate`.
 
 Half-precision numbers depend on the shape of a batch, not on the neighbours in it. Here every batch has the
 same number of rows, and a prompt's length alone decides its width; so a row's tokens never depend on its
 batch mates, on the order of the rows, or on an interruption. Knows token ids only. A further attempt at a
-request gives the same completion: nothing is drawn by lot here.
+request has noise of its own; where nothing is drawn by lot, it gives the same completion.
 """
 
 import json
@@ -22,8 +22,9 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from enrich.engine.model import Model
-from enrich.engine.protocol import Completion, Request
+from enrich.engine.model import Model, is_out_of_memory, refuse_too_long
+from enrich.engine.protocol import Completion, Figures, Request
+from enrich.engine.sampling import GREEDY, Sampling, drawn
 from enrich.errors import EnrichError, ModelUnavailable, SettingsError, Stopped
 
 DEFAULT_ROWS = {"cpu": 8, "cuda": 64}
@@ -76,10 +77,6 @@ class PaddedEngine:
     Requests gather by rung and run as soon as a batch is full; the rest runs at the end. `should_stop` is
     asked at every token and abandons the batch at hand with `Stopped`. When memory runs out the rows are
     halved, `on_step_down` is called with the new shapes before they are used, and the batch is run again.
-
-    `repetition_penalty` (Keskar et al. 2019, CTRL) divides a logit above 0, and multiplies one below, for every
-    token that the row's completion holds already; 1 changes nothing. The prompt's tokens are spared: a
-    description must be free to say the words of its title.
     """
 
     def __init__(
@@ -88,7 +85,7 @@ class PaddedEngine:
         *,
         shapes: Shapes,
         max_new_tokens: int,
-        repetition_penalty: float = 1.0,
+        sampling: Sampling = GREEDY,
         should_stop: Callable[[], bool],
         on_step_down: Callable[[Shapes], None],
     ) -> None:
@@ -97,10 +94,11 @@ class PaddedEngine:
         self._model = model
         self._shapes = shapes
         self._max_new_tokens = max_new_tokens
-        self._repetition_penalty = repetition_penalty
+        self._sampling = sampling
         self._should_stop = should_stop
         self._on_step_down = on_step_down
         self._has_succeeded = False
+        self.figures: Figures | None = None
 
     @property
     def batch_rows(self) -> int:
@@ -126,6 +124,9 @@ class PaddedEngine:
             while queue:
                 yield from self._complete_some(queue, rung)
 
+    def close(self) -> None:
+        """Nothing is held between batches."""
+
     def _rung(self, request: Request) -> int | None:
         # An id that the model does not have would break the card for every row after it.
         if not request.prompt_ids or not all(0 <= i < self._model.vocabulary for i in request.prompt_ids):
@@ -140,7 +141,7 @@ class PaddedEngine:
                 completions = self._complete(batch, rung)
                 break
             except Exception as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
             # Outside the handler: until then the error's traceback keeps the batch's tensors alive.
             self._step_down(rung)
@@ -152,7 +153,7 @@ class PaddedEngine:
         try:
             return self._run(batch, rung)
         except Exception as error:
-            if isinstance(error, EnrichError) or _is_out_of_memory(error):
+            if isinstance(error, EnrichError) or is_out_of_memory(error):
                 raise
             _LOG.warning("a batch failed (%s: %s); its rows are tried alone", type(error).__name__, _line(error))
         return [self._complete_alone(request, rung) for request in batch]
@@ -161,7 +162,7 @@ class PaddedEngine:
         try:
             return self._run([request], rung)[0]
         except Exception as error:
-            if isinstance(error, EnrichError) or _is_out_of_memory(error):
+            if isinstance(error, EnrichError) or is_out_of_memory(error):
                 raise
             _LOG.warning("row %s failed alone (%s: %s)", request.key.hex(), type(error).__name__, _line(error))
             return Completion(request.key, (), "failed")
@@ -197,7 +198,7 @@ class PaddedEngine:
                 input_ids=ids,
                 attention_mask=mask,
                 generation_config=self._generation(),
-                logits_processor=LogitsProcessorList([finite, *self._penalties(width)]),
+                logits_processor=LogitsProcessorList([finite, *self._penalties(width), *self._lots(batch, width)]),
                 stopping_criteria=StoppingCriteriaList([_StopWhen(self._should_stop)]),
             )
         rows = output[:, width:].tolist()[: len(batch)]
@@ -225,9 +226,17 @@ class PaddedEngine:
 
     def _penalties(self, width: int) -> list[LogitsProcessor]:
         # The field of that name in GenerationConfig would punish the words of the prompt, and its pads.
-        if self._repetition_penalty == 1:
+        if not self._sampling.penalises:
             return []
-        return [RepetitionPenaltyLogitsProcessor(self._repetition_penalty, prompt_ignore_length=width)]
+        return [RepetitionPenaltyLogitsProcessor(self._sampling.repetition_penalty, prompt_ignore_length=width)]
+
+    def _lots(self, batch: list[Request], width: int) -> list[LogitsProcessor]:
+        if not self._sampling.draws:
+            return []
+        noise = [self._sampling.noise_of(request.key, request.attempt) for request in batch]
+        # A copy draws what its original draws.
+        filled = noise + noise[:1] * (self._shapes.rows - len(noise))
+        return [_Drawn(self._sampling, torch.tensor(filled, device=self._model.device), width)]
 
     def _completion(self, request: Request, row: list[int], bad_step: int) -> Completion:
         end = next((at for at, i in enumerate(row) if i in self._model.eos_ids), None)
@@ -254,6 +263,17 @@ class _FirstBadStep(LogitsProcessor):
         return scores
 
 
+class _Drawn(LogitsProcessor):
+    """Gives every token a score whose largest is the token drawn."""
+
+    def __init__(self, sampling: Sampling, noise: torch.Tensor, width: int) -> None:
+        self._sampling, self._noise, self._width = sampling, noise, width
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        steps = torch.full_like(self._noise, input_ids.shape[1] - self._width)
+        return drawn(scores, self._sampling, self._noise, steps)
+
+
 class _StopWhen(StoppingCriteria):
     def __init__(self, should_stop: Callable[[], bool]) -> None:
         self._should_stop = should_stop
@@ -264,26 +284,10 @@ class _StopWhen(StoppingCriteria):
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
 
-def refuse_too_long(model: Model, max_prompt_tokens: int, max_new_tokens: int) -> None:
-    """Raises `SettingsError` when prompt and completion together exceed what the model was built for."""
-    if max_prompt_tokens + max_new_tokens > model.max_positions:
-        raise SettingsError(
-            f"max_prompt_tokens {max_prompt_tokens} and max_new_tokens {max_new_tokens} exceed the "
-            f"{model.max_positions} positions of the model; lower one of them"
-        )
-
-
 def _width(rung: int) -> int:
     # One column more than the longest prompt: attention drops the mask, and takes another kernel with other
     # rounding, when no row of a batch has a pad. A row's numbers would then depend on its batch mates.
     return rung + 1
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    telling = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory")
-    return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in telling)
 
 
 def _line(error: Exception) -> str:

@@ -5,7 +5,7 @@ The engine knows nothing of catalogues, titles or texts: token ids go in, token 
 
 import collections.abc
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, Protocol
 
 Ended = Literal["eos", "length", "failed"]
@@ -35,18 +35,54 @@ class Completion:
     ended: Ended
 
 
+@dataclass(slots=True)
+class Figures:
+    """What an engine did.
+
+    `seconds` passed from its first prefill until the caller came for more after the latest completion. `slot_steps`
+    are the steps of all slots, busy or not; `prompt_tokens` were read by prefills of `padded_tokens`. `decode_seconds`
+    and `prefill_seconds` are the device's.
+    """
+
+    seconds: float = 0.0
+    tokens: int = 0
+    slot_steps: int = 0
+    prompt_tokens: int = 0
+    padded_tokens: int = 0
+    decode_seconds: float = 0.0
+    prefill_seconds: float = 0.0
+
+    def __add__(self, other: "Figures") -> "Figures":
+        return Figures(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+
+    @property
+    def slot_use(self) -> float:
+        """Share of the steps that wrote a token of a text."""
+        return self.tokens / max(self.slot_steps, 1)
+
+    @property
+    def padding_share(self) -> float:
+        """Share of the tokens read that were pads."""
+        return 1 - self.prompt_tokens / self.padded_tokens if self.padded_tokens else 0.0
+
+
 class Generator(Protocol):
     """Turns requests into completions.
 
     `generate` pulls requests lazily, as it has room, and yields each completion as it finishes, in any
     order; every request comes back exactly once. `batch_rows` is how many rows finish together at most:
-    the caller checkpoints that often.
+    the caller checkpoints that often. `figures` grow while it works; None where nothing is counted. `close` gives
+    back what it holds of the device.
     """
+
+    figures: Figures | None
 
     @property
     def batch_rows(self) -> int: ...
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]: ...
+
+    def close(self) -> None: ...
 
 
 class Streamer(Protocol):
@@ -63,6 +99,7 @@ class EchoGenerator:
     """
 
     batch_rows = 512
+    figures: Figures | None = None
 
     def __init__(self, max_new_tokens: int) -> None:
         self._max_new_tokens = max_new_tokens
@@ -73,6 +110,9 @@ class EchoGenerator:
             ids = tuple(i for i in request.prompt_ids if i < 256)
             cut = ids[: self._max_new_tokens]
             yield Completion(request.key, cut, "eos" if len(cut) == len(ids) else "length")
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def stream(self, prompt_ids: tuple[int, ...]) -> Stream:
         """Yields the ids of the same answer."""

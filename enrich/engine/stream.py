@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache, RepetitionPenaltyLogitsProcessor
 
-from enrich.engine.model import Model
-from enrich.engine.padded import refuse_too_long
+from enrich.engine.model import Model, refuse_too_long
 from enrich.engine.protocol import Stream
 from enrich.errors import ModelUnavailable
 

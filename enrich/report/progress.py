@@ -14,7 +14,7 @@ _SECONDS_BETWEEN_LINES = 60.0
 
 
 class Progress:
-    """Counts rows of the catalogue gone through, texts written and their tokens."""
+    """Counts rows of the catalogue gone through and, in a pass that writes any, texts and their tokens."""
 
     def __init__(self, what: str, total_rows: int) -> None:
         self.written = 0
@@ -54,10 +54,8 @@ class Progress:
         """The log line."""
         rate = self._per_second(self._rows)
         left = f"{(self._total - self._rows) / rate / 60:,.0f} min" if rate else "unknown"
-        return (
-            f"{self._what}: {self._rows:,}/{self._total:,} rows · {rate:,.1f} rows/s · {self.written:,} texts · "
-            f"{self._per_second(self.tokens):,.0f} tokens/s · left {left}"
-        )
+        texts = f" · {self.written:,} texts · {self._per_second(self.tokens):,.0f} tokens/s" if self.written else ""
+        return f"{self._what}: {self._rows:,}/{self._total:,} rows · {rate:,.1f} rows/s{texts} · left {left}"
 
     def _per_second(self, count: int) -> float:
         return count / max(time.monotonic() - self._start, 1e-9)

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from enrich import durable
+from enrich.engine.protocol import Figures
 
 VERSION = 1
 
@@ -30,10 +31,15 @@ class Summary:
     failed: int = 0
     tokens: int = 0
     generating_seconds: float = 0.0
+    engine: Figures | None = None
     publishing_seconds: float = 0.0
     samples: list[tuple[str, str]] = field(default_factory=list)
     error: str | None = None
     status: int = 0
+
+    def add(self, figures: Figures) -> None:
+        """Notes what an engine did for this catalogue."""
+        self.engine = self.engine + figures if self.engine else figures
 
     @property
     def pending(self) -> int:
@@ -75,6 +81,14 @@ def read_report(folder: Path) -> dict[str, Any]:
     return orjson.loads(file.read_bytes()) if file.exists() else {}
 
 
+def _engine_line(engine: Figures) -> str:
+    return (
+        f"  grid: {engine.tokens / max(engine.seconds, 1e-9):,.0f} tokens/s for {engine.seconds:,.1f} s, "
+        f"slots {engine.slot_use:.0%} busy; decode {engine.decode_seconds:,.1f} s, "
+        f"prefill {engine.prefill_seconds:,.1f} s, {engine.padding_share:.0%} of it padding"
+    )
+
+
 def lines(summary: Summary) -> list[str]:
     """The summary as a person reads it after a run."""
     fates = Counter(summary.statuses)
@@ -104,6 +118,8 @@ def lines(summary: Summary) -> list[str]:
             f"  {summary.tokens:,} tokens in {summary.generating_seconds:,.1f} s: {rate:,.1f} rows/s, "
             f"{summary.tokens / max(summary.generating_seconds, 1e-9):,.0f} tokens/s"
         )
+    if summary.engine:
+        found.append(_engine_line(summary.engine))
     for title, text in summary.samples:
         found += [f"  · {title}", f"    {text}"]
     return found

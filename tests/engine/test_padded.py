@@ -14,6 +14,7 @@ from enrich.engine.bases import Base
 from enrich.engine.model import Model, load_model
 from enrich.engine.padded import PaddedEngine, Shapes, ladder
 from enrich.engine.protocol import Completion, Request
+from enrich.engine.sampling import GREEDY, Sampling
 from enrich.errors import ModelUnavailable, SettingsError, Stopped
 
 from .conftest import EOS_IDS, VOCABULARY, penalised_generate, plain_generate
@@ -68,7 +69,7 @@ def engine(
     shapes: Shapes = SHAPES,
     *,
     max_new_tokens: int = NEW,
-    repetition_penalty: float = 1.0,
+    sampling: Sampling = GREEDY,
     should_stop: Callable[[], bool] = never,
     on_step_down: Callable[[Shapes], None] = lambda _: None,
     kind: type[PaddedEngine] = PaddedEngine,
@@ -77,7 +78,7 @@ def engine(
         model,
         shapes=shapes,
         max_new_tokens=max_new_tokens,
-        repetition_penalty=repetition_penalty,
+        sampling=sampling,
         should_stop=should_stop,
         on_step_down=on_step_down,
     )
@@ -182,14 +183,14 @@ def test_real_titles_are_what_they_are_alone(embedded_base: Base) -> None:
 def test_a_penalised_row_is_what_it_is_alone(tiny: Model, penalty: float) -> None:
     requests = prompts(21)
     expected = {each.key: penalised_generate(tiny, each.prompt_ids, NEW, penalty) for each in requests}
-    assert ids(engine(tiny, repetition_penalty=penalty).generate(requests)) == expected
-    assert ids(engine(tiny, repetition_penalty=penalty).generate(reversed(requests))) == expected
+    assert ids(engine(tiny, sampling=Sampling(repetition_penalty=penalty)).generate(requests)) == expected
+    assert ids(engine(tiny, sampling=Sampling(repetition_penalty=penalty)).generate(reversed(requests))) == expected
     assert (expected == alone(tiny, requests)) is (penalty == 1)
 
 
 def test_a_penalty_makes_texts_repeat_less(tiny: Model) -> None:
     def num_repeats(penalty: float) -> int:
-        texts = ids(engine(tiny, repetition_penalty=penalty).generate(prompts(21))).values()
+        texts = ids(engine(tiny, sampling=Sampling(repetition_penalty=penalty)).generate(prompts(21))).values()
         return sum(len(text) - len(set(text)) for text in texts)
 
     assert num_repeats(1.0) > 2 * num_repeats(1.3) > 4 * num_repeats(2.0)
@@ -202,8 +203,8 @@ class _PromptPenalised(PaddedEngine):
 
 def test_a_penalty_on_the_prompt_would_be_noticed(tiny: Model) -> None:
     requests = prompts(21)
-    expected = ids(engine(tiny, repetition_penalty=1.3).generate(requests))
-    found = ids(engine(tiny, repetition_penalty=1.3, kind=_PromptPenalised).generate(requests))
+    expected = ids(engine(tiny, sampling=Sampling(repetition_penalty=1.3)).generate(requests))
+    found = ids(engine(tiny, sampling=Sampling(repetition_penalty=1.3), kind=_PromptPenalised).generate(requests))
     assert sum(found[key] != expected[key] for key in expected) > len(requests) // 3
 
 

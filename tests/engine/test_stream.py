@@ -9,6 +9,7 @@ from transformers import DynamicCache
 from enrich.engine.model import Model
 from enrich.engine.padded import PaddedEngine, ladder
 from enrich.engine.protocol import EchoGenerator, Ended, Request, Stream
+from enrich.engine.sampling import Sampling
 from enrich.engine.stream import StreamingEngine
 from enrich.errors import ModelUnavailable, SettingsError
 
@@ -69,7 +70,7 @@ def test_a_penalty_is_that_of_the_padded_engine(tiny: Model) -> None:
         tiny,
         shapes=ladder(32, 4),
         max_new_tokens=NEW,
-        repetition_penalty=1.3,
+        sampling=Sampling(repetition_penalty=1.3),
         should_stop=lambda: False,
         on_step_down=lambda _: None,
     )

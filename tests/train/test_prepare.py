@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from enrich.errors import CatalogueError, EnrichError, IOFailure, NoInput, SettingsError, UsageError
+from enrich.errors import CatalogueError, EnrichError, IOFailure, NoInput, SettingsError, Stopped, UsageError
 from enrich.settings import Settings, load_settings
 from tests.runs import Row, enrich, output_of, snapshot, write_catalogue
 from train import prepare as preparing
@@ -237,6 +238,27 @@ def test_the_page_shows_hostile_texts_as_text(prepared: Callable[..., Prepared])
     assert "Content-Security-Policy" in page
 
 
+def test_both_long_passes_show_how_far_they_are(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, prepared: Callable[..., Prepared]
+) -> None:
+    monkeypatch.setattr("enrich.catalog.batch_size._MAX_ROWS", 60)
+    monkeypatch.setattr("enrich.report.progress._SECONDS_BETWEEN_LINES", 0)
+    caplog.set_level(logging.INFO, "enrich")
+    long, shared = " ".join(map(word, range(40))), "Free shipping on all orders over fifty."
+    more = [{"title": "Long", "description": long}, {"title": "Blank", "description": ""}] * 5
+    prepared([{**row, "description": f"{row['description']} {shared}"} for row in described(90)] + more)
+    lines = [record.message.split(" · ") for record in caplog.records if " rows/s" in record.message]
+    # What the first pass dropped the second never sees.
+    assert [line[0] for line in lines] == [
+        "reading: 60/100 rows",
+        "reading: 100/100 rows",
+        "judging: 60/95 rows",
+        "judging: 95/95 rows",
+    ]
+    # Neither writes a text.
+    assert {len(line) for line in lines} == {3}
+
+
 def test_an_empty_split_is_told(prepared: Callable[..., Prepared], caplog: pytest.LogCaptureFixture) -> None:
     done = prepared(described(2), validation_share=0, test_share=0)
     assert done.splits == {"train": 2, "validation": 0, "test": 0}
@@ -294,6 +316,23 @@ def test_a_full_disk_leaves_the_former_folder(
     with pytest.raises(IOFailure, match=r"prepared: cannot be written: No space left on device"):
         prepared(catalogue)
     monkeypatch.undo()
+    assert snapshot(tmp_path / "prepared") == before
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("num_no", range(4))
+def test_a_run_that_is_stopped_leaves_the_former_folder(
+    tmp_path: Path, prepared: Callable[..., Prepared], num_no: int
+) -> None:
+    before = snapshot(prepared(described(30)).folder)
+    answers = iter([False] * num_no)
+
+    def should_stop() -> bool:
+        return next(answers, True)
+
+    catalogue = write_catalogue(tmp_path / "more.jsonl", described(60))
+    with pytest.raises(Stopped, match="run again"):
+        prepare([str(catalogue)], tmp_path / "prepared", settings_of(), PrepareSettings(), should_stop)
     assert snapshot(tmp_path / "prepared") == before
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 

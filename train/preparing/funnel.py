@@ -82,5 +82,9 @@ class Funnel:
         return {name: self.counts[name] for name in FILTERS}
 
     @property
+    def num_dropped(self) -> int:
+        return sum(self.dropped.values())
+
+    @property
     def num_described(self) -> int:
         return self.num_rows - self.counts["missing"]

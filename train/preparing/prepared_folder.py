@@ -20,7 +20,7 @@ from train.preparing.funnel import MAX_SAMPLES, Funnel, Sample, sample
 from train.preparing.spool import Spool, unpacked
 
 _MAX_KEPT_SAMPLES = 10
-_GROUP_ROWS = 32_768
+_GROUP_ROWS = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +200,7 @@ class _Files:
     def write(self, rows: pa.RecordBatch) -> None:
         """Adds rows of `SURVIVOR_SCHEMA` to the files of their splits."""
         for index, split in enumerate(SPLITS):
-            self._waiting[split].append(self._complete(rows.filter(pc.equal(rows.column("split"), index))))
+            self._waiting[split].append(rows.filter(pc.equal(rows.column("split"), index)))
             if sum(part.num_rows for part in self._waiting[split]) >= _GROUP_ROWS:
                 self._flush(split)
 
@@ -212,7 +212,8 @@ class _Files:
         return pa.RecordBatch.from_arrays(columns, schema=FILE_SCHEMA)
 
     def _flush(self, split: str) -> None:
-        table = pa.Table.from_batches(self._waiting[split], FILE_SCHEMA)
+        # Only now: complete, a row holds its description three times, and a small split's rows wait long.
+        table = pa.Table.from_batches(map(self._complete, self._waiting[split]), FILE_SCHEMA)
         if table.num_rows:
             self._writers[split].write_table(table, row_group_size=table.num_rows)
             self.num_rows[split] += table.num_rows

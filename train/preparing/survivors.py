@@ -39,6 +39,11 @@ class Survivors:
     digests: Digests
     signatures: Signatures
 
+    @property
+    def num_judged(self) -> int:
+        """Rows that came in."""
+        return len(self.digests) + self.funnel.num_dropped
+
 
 @dataclass(frozen=True)
 class Judge:
