@@ -72,6 +72,10 @@ bench-prepare: .venv/ready model ## measure speed and memory of preparing: [ARGS
 bench-gpu: .venv/ready ## measure the engine on a CUDA card: [ARGS=…]
 	$(BIN)/python -m tests.bench.engine $(ARGS)
 
+.PHONY: bench-night
+bench-night: .venv/ready model ## measure a whole night on a CUDA card: ARGS="--titles FILE"
+	$(BIN)/python -m tests.bench.night $(ARGS)
+
 .PHONY: bench-train
 bench-train: .venv/ready ## measure fine-tuning on a CUDA card: [ARGS=…]
 	$(BIN)/python -m tests.bench.training $(ARGS)

@@ -134,13 +134,16 @@ class Author:
                 yield Request(key, prompt.ids)
 
     def _finish(self, completions: list[Completion], unusual: dict[bytes, Prompt], figures: Figures | None) -> Finished:
-        entries = [self._entry(completion, unusual.pop(completion.key, None)) for completion in completions]
+        texts = self.prompts.tokenizer.decode_all([completion.ids for completion in completions])
+        entries = [
+            self._entry(completion, text, unusual.pop(completion.key, None))
+            for completion, text in zip(completions, texts, strict=True)
+        ]
         return Finished(entries, sum(len(completion.ids) for completion in completions), figures)
 
-    def _entry(self, completion: Completion, unusual: Prompt | None) -> Entry:
+    def _entry(self, completion: Completion, text: str, unusual: Prompt | None) -> Entry:
         if completion.ended == "failed":
             return Entry(completion.key, 0, "", "refused" if unusual and unusual.refused else "failed", POLICY)
-        text = self.prompts.tokenizer.decode(completion.ids)
         verdict = judge(text, completion.ended)
         judged = (POLICY, verdict.text, verdict.flags, verdict.score)
         return Entry(completion.key, 0, text, completion.ended, *judged, cut=unusual is not None)

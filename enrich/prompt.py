@@ -129,6 +129,8 @@ class Tokenizer(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str: ...
 
+    def decode_all(self, completions: Sequence[Sequence[int]]) -> list[str]: ...
+
 
 class ByteTokenizer:
     """For the echo engine: user text is its UTF-8 bytes (0-255), template text the same plus 256."""
@@ -144,6 +146,9 @@ class ByteTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         return bytes(ids).decode(errors="ignore")
+
+    def decode_all(self, completions: Sequence[Sequence[int]]) -> list[str]:
+        return list(map(self.decode, completions))
 
 
 class ModelTokenizer:
@@ -193,7 +198,11 @@ class ModelTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Plain text, without special tokens."""
-        return str(self._whole.decode(list(ids), skip_special_tokens=True))
+        return self.decode_all([ids])[0]
+
+    def decode_all(self, completions: Sequence[Sequence[int]]) -> list[str]:
+        """The plain text of each, on all cores."""
+        return list(self._whole.decode_batch([list(ids) for ids in completions], skip_special_tokens=True))
 
     def _led(self, text: str) -> str:
         return text[1:] if self._adds_space and text.startswith(" ") else text

@@ -11,6 +11,7 @@ import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from enrich.engine import plain_attention
+from enrich.engine.model import first_line, is_out_of_memory
 
 try:
     from enrich.engine import kernels
@@ -63,8 +64,10 @@ def attend(
 def give_slots(module: Any, count: int, positions: int) -> None:
     """Gives every module that attends room for `count` slots and a spare, and the model this attention.
 
-    Raises `NotServed` for a model that does not ask transformers' interface for its attention.
+    Raises `NotServed` for a model that does not ask transformers' interface for its attention, or whose attention
+    changes in the midst of a slot.
     """
+    _refuse_changes(module.config, positions)
     for layer, (heads, dim) in key_shapes(module).items():
         like = next(layer.parameters())
         for name in ("slot_keys", "slot_values"):
@@ -75,11 +78,28 @@ def give_slots(module: Any, count: int, positions: int) -> None:
     module.config._attn_implementation = NAME
 
 
+def _refuse_changes(config: Any, positions: int) -> None:
+    # A row's numbers would depend on the longest of its neighbours.
+    rope = getattr(config, "rope_parameters", None) or {}
+    own = getattr(config, "max_position_embeddings", None)
+    limits = {
+        "chunks": getattr(config, "attention_chunk_size", None),
+        "longrope": getattr(config, "original_max_position_embeddings", None)
+        or rope.get("original_max_position_embeddings"),
+        "dynamic": own,
+    }
+    for kind in ("chunks", rope.get("rope_type")):
+        limit = limits.get(str(kind))
+        if limit and limit < positions:
+            raise NotServed(f"attention that changes after {limit} tokens ({kind}), less than a slot")
+
+
 def take_slots(module: Any) -> None:
-    """Takes the slots away again, and gives the model the attention that it was loaded with."""
-    for layer in attention_layers(module):
-        del layer.slot_keys, layer.slot_values
-    module.config._attn_implementation = "sdpa"
+    """Takes the slots away again; which attention the model has instead is for the caller to say."""
+    for layer in module.modules():
+        for name in ("slot_keys", "slot_values"):
+            if hasattr(layer, name):
+                delattr(layer, name)
 
 
 def attention_layers(module: Any) -> list[Any]:
@@ -88,7 +108,10 @@ def attention_layers(module: Any) -> list[Any]:
 
 
 def key_shapes(module: Any) -> dict[Any, tuple[int, int]]:
-    """The modules that attend, with the heads and the dim of their keys: found by running one token through."""
+    """The modules that attend, with the heads and the dim of their keys: found by running one token through.
+
+    Raises `NotServed` as `give_slots` does.
+    """
     found: dict[Any, tuple[int, int]] = {}
 
     def look(layer: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_: object, **__: object) -> Any:
@@ -97,14 +120,19 @@ def key_shapes(module: Any) -> dict[Any, tuple[int, int]]:
         found[layer] = (k.shape[1], k.shape[3])
         return torch.zeros_like(q).transpose(1, 2), None
 
+    own = module.config._attn_implementation
     ALL_ATTENTION_FUNCTIONS.register("look", look)
     module.config._attn_implementation = "look"
     try:
         one = torch.ones(1, 1, dtype=torch.long, device=next(module.parameters()).device)
         with torch.inference_mode():
             module(input_ids=one, position_ids=one, use_cache=False)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        raise NotServed(f"it needs more than transformers' interface hands over: {first_line(error)}") from None
     finally:
-        module.config._attn_implementation = "sdpa"
+        module.config._attn_implementation = own
     if not found:
         raise NotServed("attention that does not go through transformers' interface")
     return found

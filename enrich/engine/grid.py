@@ -9,6 +9,7 @@ interruption. Knows token ids only.
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
 import numpy as np
 import torch
@@ -23,6 +24,10 @@ from enrich.engine.slots import Placed, Slots, Told
 from enrich.errors import Stopped
 
 _LOG = logging.getLogger("enrich")
+
+
+class _Full(Exception):
+    """The device has no more memory to give."""
 
 
 class GridEngine:
@@ -50,51 +55,65 @@ class GridEngine:
         self._vocabulary, self._eos_ids = model.vocabulary, model.eos_ids
         self._max_new_tokens, self._sampling, self._should_stop = max_new_tokens, sampling, should_stop
         self._started = 0.0
-        self._figures = Figures()
-        self.figures: Figures | None = self._figures
+        self.figures = Figures()
 
     @property
     def batch_rows(self) -> int:
-        """As many as a prefill replaces at once."""
-        return max(bucket.rows for bucket in self._slots.shapes.buckets)
+        """A quarter of the slots: a fraction of a second's work on a card, few enough commits for the disk."""
+        return max(1, self._slots.shapes.slots // 4)
 
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """Yields one completion a request, as sequences end. Raises `Stopped`, and what the device raises."""
-        num_threads = torch.get_num_threads()
+        """Yields one completion a request, as sequences end. Raises `Stopped`, and what the device raises.
 
-        def work(inbox: Inbox[Request]) -> Iterator[list[Completion]]:
-            # What torch keeps for each thread.
-            torch.set_num_threads(num_threads)
-            with torch.no_grad():
-                yield from self._run(inbox)
+        When memory runs out it goes on in fewer slots: whoever has not ended begins anew.
+        """
+        source = iter(requests)
+        at_hand: dict[bytes, Request] = {}
 
-        for completion in beside(work, requests, self._slots.shapes.slots):
-            yield completion
-            self._figures.seconds = time.monotonic() - self._started
+        def pulled(again: list[Request]) -> Iterator[Request]:
+            for request in chain(again, source):
+                at_hand[request.key] = request
+                yield request
+
+        while True:
+            try:
+                for completion in beside(self._work, pulled(list(at_hand.values())), self._slots.shapes.slots):
+                    del at_hand[completion.key]
+                    yield completion
+                    self.figures.seconds = time.monotonic() - self._started
+                return
+            except _Full:
+                pass
+            # In this thread: shapes are stored in a database that serves no other.
+            self._slots = self._fewer(self._slots)
 
     def close(self) -> None:
         """Gives the slots back; the engine is of no use after it."""
         self._slots.release()
 
-    def _run(self, inbox: Inbox[Request]) -> Iterator[list[Completion]]:
-        """Serves, in ever fewer slots when memory runs out: who had none or had not ended begins anew."""
-        unfinished: list[Request] = []
-        while True:
-            seats = Seats(self._slots.shapes.slots, self._max_new_tokens, self._eos_ids)
-            waiting = Waiting(self._slots.shapes.buckets)
-            self._sort(unfinished, waiting)
+    @property
+    def _work(self) -> Callable[[Inbox[Request]], Iterator[list[Completion]]]:
+        num_threads = torch.get_num_threads()
+
+        def work(inbox: Inbox[Request]) -> Iterator[list[Completion]]:
+            # What torch keeps for each thread.
+            torch.set_num_threads(num_threads)
             try:
-                yield from self._serve(inbox, seats, waiting)
+                with torch.no_grad():
+                    yield from self._serve(inbox)
                 return
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-            # Outside the handler: until then the error's traceback keeps tensors alive.
-            unfinished = [*seats.requests(), *waiting.requests()]
-            self._slots = self._fewer(self._slots)
+            # Outside the handler, and with it the traceback, which keeps tensors alive.
+            raise _Full
 
-    def _serve(self, inbox: Inbox[Request], seats: Seats, waiting: Waiting) -> Iterator[list[Completion]]:
+        return work
+
+    def _serve(self, inbox: Inbox[Request]) -> Iterator[list[Completion]]:
         """The loop. While a window is under way, what ended in the one before is told and replaced."""
+        seats = Seats(self._slots.shapes.slots, self._max_new_tokens, self._eos_ids)
+        waiting = Waiting(self._slots.shapes.buckets)
         self._slots.reset()
         under_way: list[Told] = []
         while not inbox.is_over or waiting or under_way or seats.is_any_taken:
@@ -136,8 +155,8 @@ class GridEngine:
             bucket, requests = found
             placed = [self._placed(request, seats) for request in requests]
             told.append(self._slots.prefill(bucket, placed))
-            self._figures.prompt_tokens += sum(len(each.ids) for each in placed)
-            self._figures.padded_tokens += bucket.rows * bucket.length
+            self.figures.prompt_tokens += sum(len(each.ids) for each in placed)
+            self.figures.padded_tokens += bucket.rows * bucket.length
         return told
 
     def _placed(self, request: Request, seats: Seats) -> Placed:
@@ -158,7 +177,7 @@ class GridEngine:
         if size < self._slots.shapes.slots:
             rows = np.full(size, self._slots.shapes.slots)
             rows[: len(taken)] = taken
-        self._figures.slot_steps += size * self._slots.shapes.window
+        self.figures.slot_steps += size * self._slots.shapes.window
         return [self._slots.decode(rows)]
 
     def _hear(self, told: Told, seats: Seats) -> list[Completion]:
@@ -167,13 +186,13 @@ class GridEngine:
             if completion.ended == "failed":
                 _LOG.warning("row %s failed: its logits are not finite", completion.key.hex())
                 self._slots.clear(slot)
-            self._figures.tokens += len(completion.ids)
+            self.figures.tokens += len(completion.ids)
             completions.append(completion)
         self._clock(told)
         return completions
 
     def _clock(self, told: Told) -> None:
         if told.is_prefill:
-            self._figures.prefill_seconds += told.seconds()
+            self.figures.prefill_seconds += told.seconds()
         else:
-            self._figures.decode_seconds += told.seconds()
+            self.figures.decode_seconds += told.seconds()

@@ -17,7 +17,7 @@ _MAX_SLOTS = {"cuda": 2048, "cpu": 32}
 _PREFILL_ROWS = {"cuda": 64, "cpu": 8}
 _WINDOW = {"cuda": 2, "cpu": 1}
 # A prefill of more tokens gains nothing and keeps finished slots waiting.
-_PREFILL_TOKENS = 4096
+_PREFILL_TOKENS = {"cuda": 4096, "cpu": 512}
 # Of the memory that the weights leave: activations, and graphs, of which each keeps its own.
 _SHARE_FOR_SLOTS = 0.6
 _CPU_BYTES = 2 << 30
@@ -97,7 +97,9 @@ def plan_shapes(
     count = slots or max(1, min(_MAX_SLOTS[kind], _round_down(room)))
     longest = max_prompt_tokens - prefix_tokens
     lengths = (*(length for length in _LENGTHS if length < longest), longest)
-    buckets = tuple(Bucket(each, min(count, _rows(each, _PREFILL_ROWS[kind]))) for each in lengths)
+    buckets = tuple(
+        Bucket(each, min(count, _PREFILL_ROWS[kind], _rows(each, _PREFILL_TOKENS[kind]))) for each in lengths
+    )
     on_card = kind == "cuda"
     return GridShapes(count, positions, buckets, _WINDOW[kind], compiled=on_card, graphs=on_card)
 
@@ -118,5 +120,5 @@ def _round_down(count: int) -> int:
     return 1 << (count.bit_length() - 1) if count > 0 else 0
 
 
-def _rows(length: int, most: int) -> int:
-    return max(1, min(most, _round_down(_PREFILL_TOKENS // length)))
+def _rows(length: int, tokens: int) -> int:
+    return max(1, _round_down(tokens // length))

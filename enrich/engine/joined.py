@@ -51,8 +51,11 @@ class _Later(nn.Module):
 class Joints:
     """The joined projections of a model; `undo` puts the separate ones back."""
 
-    def __init__(self, module: Any) -> None:
+    def __init__(self) -> None:
         self._separate: list[tuple[nn.Module, str, nn.Linear]] = []
+
+    def join(self, module: Any) -> None:
+        """Joins whatever can be; what was joined before an error can be undone."""
         for parent, names in list(_siblings(module)):
             self._join(parent, names)
 

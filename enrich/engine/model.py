@@ -152,6 +152,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in telling)
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, in a line of at most 200 characters; its type when it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 def _load_quantised(folder: Path, quantize: Quantize, dtype: torch.dtype, device: torch.device) -> Any:
     packing = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_8bit=quantize == "8bit",
@@ -289,8 +294,7 @@ def _one_line(folder: Path, what: str, remedy: str) -> Iterator[None]:
             f"{folder}: the {what} does not fit into memory; take a smaller one or quantize"
         ) from None
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelUnavailable(f"{folder}: the {what} cannot be used ({reason[:200]}); {remedy}") from None
+        raise ModelUnavailable(f"{folder}: the {what} cannot be used ({first_line(error)}); {remedy}") from None
 
 
 @contextmanager

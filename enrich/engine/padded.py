@@ -22,7 +22,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from enrich.engine.model import Model, is_out_of_memory, refuse_too_long
+from enrich.engine.model import Model, first_line, is_out_of_memory, refuse_too_long
 from enrich.engine.protocol import Completion, Figures, Request
 from enrich.engine.sampling import GREEDY, Sampling, drawn
 from enrich.errors import EnrichError, ModelUnavailable, SettingsError, Stopped
@@ -155,7 +155,7 @@ class PaddedEngine:
         except Exception as error:
             if isinstance(error, EnrichError) or is_out_of_memory(error):
                 raise
-            _LOG.warning("a batch failed (%s: %s); its rows are tried alone", type(error).__name__, _line(error))
+            _LOG.warning("a batch failed (%s: %s); its rows are tried alone", type(error).__name__, first_line(error))
         return [self._complete_alone(request, rung) for request in batch]
 
     def _complete_alone(self, request: Request, rung: int) -> Completion:
@@ -164,7 +164,7 @@ class PaddedEngine:
         except Exception as error:
             if isinstance(error, EnrichError) or is_out_of_memory(error):
                 raise
-            _LOG.warning("row %s failed alone (%s: %s)", request.key.hex(), type(error).__name__, _line(error))
+            _LOG.warning("row %s failed alone (%s: %s)", request.key.hex(), type(error).__name__, first_line(error))
             return Completion(request.key, (), "failed")
 
     def _refuse_if_hopeless(self, completions: list[Completion]) -> None:
@@ -288,7 +288,3 @@ def _width(rung: int) -> int:
     # One column more than the longest prompt: attention drops the mask, and takes another kernel with other
     # rounding, when no row of a batch has a pad. A row's numbers would then depend on its batch mates.
     return rung + 1
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]

@@ -75,7 +75,8 @@ class Generator(Protocol):
     back what it holds of the device.
     """
 
-    figures: Figures | None
+    @property
+    def figures(self) -> Figures | None: ...
 
     @property
     def batch_rows(self) -> int: ...

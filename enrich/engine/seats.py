@@ -27,11 +27,7 @@ class Waiting:
     @property
     def room(self) -> int:
         """How many more may wait here."""
-        return max(0, self._most - len(self))
-
-    def requests(self) -> list[Request]:
-        """All that wait."""
-        return [request for queue in self._queues.values() for request in queue]
+        return self._most - len(self)
 
     def add(self, bucket: Bucket, request: Request) -> None:
         """Puts it into its queue."""
@@ -66,10 +62,6 @@ class Seats:
     def is_any_taken(self) -> bool:
         """Whether somebody sits."""
         return len(self._free) < len(self._owners)
-
-    def requests(self) -> list[Request]:
-        """Those of all who sit."""
-        return [owner for owner in self._owners if owner]
 
     @property
     def taken(self) -> np.ndarray[Any, Any]:

@@ -107,9 +107,11 @@ class Slots:
         self._lengths: torch.Tensor | None = None
         self._prefills: dict[Bucket, _Prefill] = {}
         self._decodes: dict[int, _Decode] = {}
-        self._joints = Joints(self._module)
+        self._own_attention = self._module.config._attn_implementation
+        self._joints = Joints()
         self._hook = self._module.get_output_embeddings().register_forward_pre_hook(self._keep_last)
         try:
+            self._joints.join(self._module)
             give_slots(self._module, shapes.slots, shapes.positions)
             self._make_state(model.vocabulary)
             self._write_prefix(prefix_ids)
@@ -138,6 +140,7 @@ class Slots:
         self._decodes.clear()
         release_layers(self._module)
         take_slots(self._module)
+        self._module.config._attn_implementation = self._own_attention
         self._joints.undo()
 
     def prefill(self, bucket: Bucket, placed: Sequence[Placed]) -> Told:
@@ -164,7 +167,10 @@ class Slots:
         return Told(slots, decode.tokens, started)
 
     def reset(self) -> None:
-        """Leaves every slot with nothing to do."""
+        """Leaves every slot with nothing to do and nothing in it but the common prefix."""
+        for layer in attention_layers(self._module):
+            layer.slot_keys[:, :, self._prefix :].zero_()
+            layer.slot_values[:, :, self._prefix :].zero_()
         self._tokens.zero_()
         self._positions.fill_(self._prefix)
         self._left.zero_()

@@ -13,8 +13,8 @@ import torch
 
 from enrich.engine.attention import NotServed, key_shapes
 from enrich.engine.grid import GridEngine
-from enrich.engine.grid_shapes import GridShapes, plan_shapes
-from enrich.engine.model import Model, is_out_of_memory, refuse_too_long
+from enrich.engine.grid_shapes import Bucket, GridShapes, plan_shapes
+from enrich.engine.model import Model, first_line, is_out_of_memory, refuse_too_long
 from enrich.engine.padded import DEFAULT_ROWS, PaddedEngine, Shapes, ladder
 from enrich.engine.protocol import Generator
 from enrich.engine.sampling import Sampling
@@ -94,7 +94,7 @@ class _Opening:
         """None, and a line in the log, where no form of the grid serves."""
         try:
             shapes = self._shapes()
-            slots = self._open(shapes, _Probe.of(self.model, shapes, self.wish.prefix_ids)) if shapes else None
+            slots = self._open(shapes)
         except NotServed as reason:
             _LOG.warning("engine grid: not for this model (%s)", reason)
             slots = None
@@ -131,11 +131,11 @@ class _Opening:
             slots=self.wish.slots,
         )
 
-    def _open(self, shapes: GridShapes | None, probe: "_Probe") -> Slots | None:
+    def _open(self, shapes: GridShapes | None) -> Slots | None:
         """Slots in the first form, from `shapes` downwards, that fits and computes rightly."""
         while shapes:
             self.stored.put(self._name, shapes.to_json())
-            slots, fault = self._try(shapes, probe)
+            slots, fault = self._try(shapes)
             if slots:
                 _LOG.info("engine grid: %d slots of %d tokens, %s", shapes.slots, shapes.positions, _form(shapes))
                 return slots
@@ -143,16 +143,21 @@ class _Opening:
             shapes = self._next(shapes, fault)
         return None
 
-    def _try(self, shapes: GridShapes, probe: "_Probe") -> tuple[Slots | None, str]:
+    def _try(self, shapes: GridShapes) -> tuple[Slots | None, str]:
+        """Slots, or what is wrong with them: nothing but that they do not fit, when that is empty."""
+        slots: Slots | None = None
         try:
             with torch.no_grad():
+                probe = _Probe.of(self.model, shapes, self.wish.prefix_ids)
                 slots = Slots(self.model, shapes, self.wish.prefix_ids, self.wish.sampling)
                 fault = probe.fault(slots)
                 slots.reset()
-        except NotServed:
-            raise
         except Exception as error:
-            return None, "" if is_out_of_memory(error) else (str(error).splitlines() or [type(error).__name__])[0]
+            if slots:
+                slots.release()
+            if isinstance(error, NotServed):
+                raise
+            return None, "" if is_out_of_memory(error) else first_line(error)
         if fault:
             slots.release()
             return None, fault
@@ -182,8 +187,7 @@ class _Opening:
     def _fewer(self, slots: Slots) -> Slots:
         slots.release()
         _free_memory(self.model)
-        shapes = self._halved(slots.shapes)
-        fewer = self._open(shapes, _Probe.of(self.model, shapes, self.wish.prefix_ids))
+        fewer = self._open(self._halved(slots.shapes))
         if fewer is None:
             raise ModelUnavailable("engine grid: fails in fewer slots, see above; take engine padded")
         return fewer
@@ -209,43 +213,63 @@ def _free_memory(model: Model) -> None:
 
 @dataclass(frozen=True)
 class _Probe:
-    """A few prompts, the tokens that follow them, and the plain model's logits, (prompts, 1 + further, vocabulary)."""
+    """Prompts of several lengths for the smallest and the largest bucket, the tokens that follow them, and the plain
+    model's logits for each bucket, (prompts, 1 + further, vocabulary)."""
 
-    prompts: list[list[int]]
+    prompts: dict[Bucket, list[list[int]]]
     further: list[int]
-    expected: torch.Tensor
+    expected: dict[Bucket, torch.Tensor]
     tolerance: float
 
     @classmethod
     def of(cls, model: Model, shapes: GridShapes, prefix_ids: tuple[int, ...]) -> "_Probe":
-        """Prompts of several lengths for the smallest bucket, of made-up ids, after the common prefix."""
-        bucket = shapes.buckets[0]
-        count = min(_PROBES, bucket.rows)
+        """Made-up ids after the common prefix."""
         dice = torch.Generator().manual_seed(0)
-        lengths = [max(1, bucket.length * (row + 1) // count) for row in range(count)]
-        prompts = [torch.randint(model.vocabulary, (length,), generator=dice).tolist() for length in lengths]
-        further = torch.randint(model.vocabulary, (_FURTHER,), generator=dice).tolist()
-        expected = []
-        with torch.inference_mode():
-            for prompt in prompts:
-                ids = torch.tensor([[*prefix_ids, *prompt, *further]], device=model.device)
-                logits = model.module(input_ids=ids, use_cache=False).logits
-                expected.append(logits[0, -1 - _FURTHER :].float())
-        return cls(prompts, further, torch.stack(expected), _TOLERANCE[model.dtype])
+
+        def made(count: int) -> list[int]:
+            ids: list[int] = torch.randint(model.vocabulary, (count,), generator=dice).tolist()
+            return ids
+
+        further = made(min(_FURTHER, shapes.positions - len(prefix_ids) - shapes.buckets[-1].length))
+        prompts = {bucket: [made(length) for length in _lengths(bucket)] for bucket in _ends(shapes.buckets)}
+        expected = {
+            bucket: torch.stack([_plain_logits(model, [*prefix_ids, *ids], further) for ids in some])
+            for bucket, some in prompts.items()
+        }
+        return cls(prompts, further, expected, _TOLERANCE[model.dtype])
 
     def fault(self, slots: Slots) -> str:
         """What is wrong with the slots; empty when nothing is."""
-        bucket = slots.shapes.buckets[0]
-        found = [slots.logits_after(bucket, self.prompts)]
+        faults = (self._fault(slots, bucket) for bucket in _ends(slots.shapes.buckets))
+        return next(filter(None, faults), "")
+
+    def _fault(self, slots: Slots, bucket: Bucket) -> str:
+        prompts, expected = self.prompts[bucket], self.expected[bucket]
+        found = [slots.logits_after(bucket, prompts)]
         for step, token in enumerate(self.further):
-            places = [slots.prefix_tokens + len(prompt) + step for prompt in self.prompts]
+            places = [slots.prefix_tokens + len(prompt) + step for prompt in prompts]
             found.append(slots.logits_of([token] * len(places), places))
-        distance = ((torch.stack(found, 1) - self.expected).norm() / self.expected.norm()).item()
+        distance = ((torch.stack(found, 1) - expected).norm() / expected.norm()).item()
         # Not a number is no distance either.
         if not distance <= self.tolerance:
             return f"logits are {distance:.1e} from the plain model's, {self.tolerance:.0e} is allowed"
-        placed = [Placed(slot, prompt, 1, 0) for slot, prompt in enumerate(self.prompts)]
+        placed = [Placed(slot, prompt, 1, 0) for slot, prompt in enumerate(prompts)]
         told = slots.prefill(bucket, placed).wait()[0].tolist()
-        if told != slots.first_of(found[0]):
-            return "a graph does not choose what its logits say"
-        return ""
+        return "" if told == slots.first_of(found[0]) else "a graph does not choose what its logits say"
+
+
+def _ends(buckets: tuple[Bucket, ...]) -> tuple[Bucket, ...]:
+    return (buckets[0], buckets[-1]) if len(buckets) > 1 else buckets
+
+
+def _lengths(bucket: Bucket) -> list[int]:
+    count = min(_PROBES, bucket.rows)
+    return [max(1, bucket.length * (row + 1) // count) for row in range(count)]
+
+
+def _plain_logits(model: Model, ids: list[int], further: list[int]) -> torch.Tensor:
+    """After the last of `ids` and after each of `further`, (1 + further, vocabulary) in float32."""
+    with torch.inference_mode():
+        row = torch.tensor([[*ids, *further]], device=model.device)
+        logits: torch.Tensor = model.module(input_ids=row, use_cache=False).logits[0, -1 - len(further) :]
+    return logits.float()

@@ -90,7 +90,7 @@ def force(engine: GridEngine, lengths: dict[bytes, int]) -> GridEngine:
 
 
 def run(engine: GridEngine, requests: Iterable[Request]) -> tuple[Texts, float]:
-    engine._figures, engine._started = Figures(), 0.0
+    engine.figures, engine._started = Figures(), 0.0
     started = time.perf_counter()
     texts = {each.key: each.ids for each in engine.generate(requests)}
     return texts, time.perf_counter() - started
@@ -102,7 +102,7 @@ def tell(figure: str, **values: Any) -> None:
 
 
 def tell_run(figure: str, engine: GridEngine, rows: int, seconds: float, **more: Any) -> None:
-    found = engine._figures
+    found = engine.figures
     tell(
         figure,
         card=torch.cuda.get_device_name(),

@@ -1,4 +1,4 @@
-"""`make bench-gpu`: fine-tuning speed and memory by preset, on a model of TinyLlama-1.1B's shape with random weights.
+"""`make bench-train`: fine-tuning speed and memory by preset, on a model of TinyLlama-1.1B's shape with random weights.
 
 Prints one JSON line a preset: trained tokens a second (prompts included, evaluations and checkpoints not) and the
 peak of the card's memory. Pairs are invented, with the lengths of real ones.

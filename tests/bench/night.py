@@ -1,0 +1,110 @@
+"""`make bench-night`: a whole night on a CUDA card with the embedded model and the adapter in force.
+
+A Parquet catalogue of which one row in ten misses its description is enriched by `enrich.run`; then the same prompts go
+through the engine alone. Prints one JSON line a figure: the rate of the engine within the night, from its first prefill
+until the last text was committed, against its own.
+"""
+
+import argparse
+import json
+import logging
+import tempfile
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from enrich.author import Author
+from enrich.engine.protocol import Figures, Request
+from enrich.engine.sampling import Sampling
+from enrich.engine.tiers import Stored, Wish, open_engine
+from enrich.night import run
+from enrich.products import Product
+from enrich.report.summary import lines
+from enrich.settings import load_settings
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--titles", type=Path, required=True, help="JSON lines with a title each")
+    parser.add_argument("--missing", type=int, default=20_000)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    titles = read_titles(options.titles, options.missing)
+    with tempfile.TemporaryDirectory() as folder:
+        night = measure_night(Path(folder), titles)
+    alone = measure_engine(titles)
+    tell("engine within the night, of its own rate", share=night / alone)
+
+
+def read_titles(path: Path, count: int) -> list[str]:
+    """Different titles; with a number behind them where the file has too few."""
+    with path.open(encoding="utf-8") as stream:
+        found = list(dict.fromkeys(json.loads(line)["title"] for line in stream))
+    return [found[at % len(found)] + (f" {at // len(found)}" if at >= len(found) else "") for at in range(count)]
+
+
+def measure_night(folder: Path, titles: list[str]) -> float:
+    catalogue = folder / "catalog.parquet"
+    rows = [(title, None if part == 0 else "A description.") for title in titles for part in range(10)]
+    names, texts = zip(*rows, strict=True)
+    pq.write_table(pa.table({"id": range(len(rows)), "title": names, "description": texts}), catalogue)
+    started = time.perf_counter()
+    (summary,) = run(catalogue, folder / "out.parquet").summaries
+    seconds = time.perf_counter() - started
+    print(*lines(summary)[:6], sep="\n", flush=True)
+    assert summary.engine
+    tell_engine("night", summary.engine, summary.written)
+    tell(
+        "night, apart",
+        whole_s=seconds,
+        before_the_first_prefill_s=summary.generating_seconds - summary.engine.seconds,
+        publishing_s=summary.publishing_seconds,
+    )
+    return summary.engine.tokens / summary.engine.seconds
+
+
+def measure_engine(titles: list[str]) -> float:
+    author = Author.choose(load_settings())
+    assert author.base
+    model, text = author._load(author.base), author.settings.text
+    prompts = author.prompts.write([Product(title) for title in titles])
+    requests = [Request(at.to_bytes(16, "big"), each.ids) for at, each in enumerate(prompts) if each.ids]
+    wish = Wish(author.prompts.prefix_ids, text.max_prompt_tokens, text.max_new_tokens, Sampling.of(text))
+    kept: dict[str, str] = {}
+    engine = open_engine(model, wish, Stored(kept.get, kept.__setitem__), lambda: False, kind="grid")
+    # Every bucket is captured when it is first needed.
+    for part in (requests[:4096], requests):
+        engine.figures, engine._started = Figures(), 0.0  # type: ignore[attr-defined]
+        done = list(engine.generate(part))
+    assert engine.figures
+    tell_engine("engine alone", engine.figures, len(done), ended=sum(each.ended == "eos" for each in done) / len(done))
+    return engine.figures.tokens / engine.figures.seconds
+
+
+def tell_engine(figure: str, found: Figures, rows: int, **more: float) -> None:
+    tell(
+        figure,
+        card=torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        rows=rows,
+        seconds=found.seconds,
+        rows_per_s=rows / found.seconds,
+        tokens_per_s=found.tokens / found.seconds,
+        slot_use=found.slot_use,
+        padding_share=found.padding_share,
+        decode_seconds=found.decode_seconds,
+        prefill_seconds=found.prefill_seconds,
+        share_without_kernels=1 - (found.decode_seconds + found.prefill_seconds) / found.seconds,
+        **more,
+    )
+
+
+def tell(figure: str, **values: object) -> None:
+    rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
+    print(json.dumps({"figure": figure, **rounded}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
