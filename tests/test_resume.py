@@ -192,7 +192,7 @@ def test_a_model_killed_twenty_times_writes_what_an_undisturbed_one_writes(tmp_p
     config = tmp_path / "enrich.toml"
     config.write_text(
         "[text]\nmax_new_tokens = 8\nmax_prompt_tokens = 64\n[model]\nadapter = 'none'\n"
-        "[machine]\nbatch_rows = 4\ndevice = 'cpu'\n"
+        "[machine]\nslots = 8\ndevice = 'cpu'\n"
     )
     rows = [
         {"title": f"{thing} {colour}", "description": None if place % 5 else "A text."}
@@ -205,7 +205,7 @@ def test_a_model_killed_twenty_times_writes_what_an_undisturbed_one_writes(tmp_p
     catalogue = write_catalogue(tmp_path / "catalogue.parquet", rows)
     chance = random.Random(1)
     with Nursery.open(
-        "enrich.engine.model", "enrich.engine.padded", "transformers.models.llama.modeling_llama"
+        "enrich.engine.model", "enrich.engine.tiers", "transformers.models.llama.modeling_llama"
     ) as nursery:
         whole = Place(nursery, tmp_path / "whole", catalogue, "--config", config)
         assert whole.run() == 0, whole.log.read_text()

@@ -84,10 +84,12 @@ class _Outbox(Generic[_Out]):
         with self._inbox.changed:
             if wait:
                 self._inbox.changed.wait_for(lambda: self._answers or self.has_ended or self._inbox.has_room)
+        # Read before the answers: once there is an error, the last of them is there.
+        error = self._error
         while self._answers:
             yield self._answers.popleft()
-        if self._error:
-            raise self._error
+        if error:
+            raise error
 
 
 def beside(work: Callable[[Inbox[_In]], Iterator[list[_Out]]], source: Iterable[_In], capacity: int) -> Iterator[_Out]:

@@ -275,8 +275,10 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("prefix", [(), (7, 8, 9)], ids=["no prefix", "prefix"])
-@pytest.mark.parametrize(("name", "wrong", "said"), WRONG)
+@pytest.mark.parametrize(
+    ("name", "wrong", "said", "prefix"),
+    [*((*case, ()) for case in WRONG), *((*case, (7, 8, 9)) for case in WRONG[1::3])],
+)
 def test_what_computes_wrongly_is_said_and_left(
     tiny: Model,
     name: str,
