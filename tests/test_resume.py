@@ -192,7 +192,7 @@ def test_a_model_killed_twenty_times_writes_what_an_undisturbed_one_writes(tmp_p
     config = tmp_path / "enrich.toml"
     config.write_text(
         "[text]\nmax_new_tokens = 8\nmax_prompt_tokens = 64\n[model]\nadapter = 'none'\n"
-        "[machine]\nslots = 8\ndevice = 'cpu'\n"
+        "[machine]\nslots = 4\ndevice = 'cpu'\n"
     )
     rows = [
         {"title": f"{thing} {colour}", "description": None if place % 5 else "A text."}
