@@ -152,24 +152,16 @@ class Author:
         text = self.settings.text
         if self.base is None:
             return EchoGenerator(text.max_new_tokens)
-        from enrich.engine.sampling import Sampling
         from enrich.engine.tiers import Stored, Wish, open_engine
 
-        model, machine = self._load(self.base), self.settings.machine
+        model = self._load(self.base)
         place = f"{model.device_name} {self.recipe.digest}"
-        wish = Wish(
-            prefix_ids=self.prompts.prefix_ids,
-            max_prompt_tokens=text.max_prompt_tokens,
-            max_new_tokens=text.max_new_tokens,
-            sampling=Sampling.of(text),
-            slots=machine.slots,
-            batch_rows=machine.batch_rows,
-        )
         stored = Stored(
             get=lambda name: memory.shape(f"{name} {place}"),
             put=lambda name, shapes: memory.set_shape(f"{name} {place}", shapes),
         )
-        return open_engine(model, wish, stored, should_stop, kind=machine.engine)
+        wish = Wish.of(self.settings, self.prompts.prefix_ids)
+        return open_engine(model, wish, stored, should_stop, kind=self.settings.machine.engine)
 
     def streamer(self) -> Streamer:
         """What writes one text at a time, token by token; the model is loaded at once."""

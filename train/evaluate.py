@@ -14,9 +14,8 @@ from typing import Any
 
 from enrich.engine.adapter import Adapter, read_adapter
 from enrich.engine.model import Model, load_model
-from enrich.engine.padded import DEFAULT_ROWS, PaddedEngine, ladder
-from enrich.engine.protocol import Completion, Request
-from enrich.engine.sampling import Sampling
+from enrich.engine.protocol import Completion, Generator, Request
+from enrich.engine.tiers import Stored, Wish, open_engine
 from enrich.errors import CatalogueError, Stopped
 from enrich.prompt import ModelTokenizer, PromptWriter
 from enrich.quality.rules import judge
@@ -40,6 +39,8 @@ NUM_SAMPLES = 30
 _MAX_BATCH_TOKENS = {"cpu": 1024, "cuda": 8192}
 _NO_LOSS = -100
 _STOPPED = "stopped while evaluating; nothing is written, run again"
+# Nothing is gone on with: a measurement is begun anew.
+_KEPT_NOWHERE = Stored(get=lambda _: None, put=lambda *_: None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +160,10 @@ def _run(
     with _bar(f"{contender.name}: loss", len(pairs)) as bar:
         nats = completion_nats(model, examples, bar.update, should_stop)
     with _bar(f"{contender.name}: texts", len(pairs)) as bar:
-        completions = _generate(model, examples, settings, bar.update, should_stop)
-    del model
+        wish = Wish.of(settings, contender.prompts(text.max_prompt_tokens).prefix_ids)
+        engine = open_engine(model, wish, _KEPT_NOWHERE, should_stop, kind=settings.machine.engine)
+        completions = _generate(engine, examples, bar.update)
+    del model, engine
     gc.collect()
     torch.cuda.empty_cache()
     tokenizer = ModelTokenizer.load(contender.base.folder)
@@ -228,24 +231,8 @@ def _batch_nats(model: Model, batch: Sequence[Example]) -> float:
         return float(cross_entropy(logits[learnt].float(), targets[learnt], reduction="sum"))
 
 
-def _generate(
-    model: Model,
-    examples: Sequence[Example],
-    settings: Settings,
-    done: Callable[[int], object],
-    should_stop: Callable[[], bool],
-) -> list[Completion]:
-    """The completion of each example, in order."""
-    text = settings.text
-    rows = settings.machine.batch_rows or DEFAULT_ROWS[model.device.type]
-    engine = PaddedEngine(
-        model,
-        shapes=ladder(text.max_prompt_tokens, rows),
-        max_new_tokens=text.max_new_tokens,
-        sampling=Sampling.of(text),
-        should_stop=should_stop,
-        on_step_down=lambda _: None,
-    )
+def _generate(engine: Generator, examples: Sequence[Example], done: Callable[[int], object]) -> list[Completion]:
+    """The completion of each example, in order; the engine is closed when this returns."""
     requests = [Request(at.to_bytes(16, "big"), example.prompt_ids) for at, example in enumerate(examples)]
     completions: dict[bytes, Completion] = {}
     try:
@@ -254,4 +241,6 @@ def _generate(
             done(1)
     except Stopped:
         raise Stopped(_STOPPED) from None
+    finally:
+        engine.close()
     return [completions[request.key] for request in requests]

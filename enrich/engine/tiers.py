@@ -20,6 +20,7 @@ from enrich.engine.protocol import Generator
 from enrich.engine.sampling import Sampling
 from enrich.engine.slots import Placed, Slots
 from enrich.errors import ModelUnavailable
+from enrich.settings import Settings
 
 _LOG = logging.getLogger("enrich")
 
@@ -49,6 +50,13 @@ class Wish:
     sampling: Sampling
     slots: int | None = None
     batch_rows: int | None = None
+
+    @classmethod
+    def of(cls, settings: Settings, prefix_ids: tuple[int, ...]) -> "Wish":
+        """What the settings say."""
+        text, machine = settings.text, settings.machine
+        sampling = Sampling.of(text)
+        return cls(prefix_ids, text.max_prompt_tokens, text.max_new_tokens, sampling, machine.slots, machine.batch_rows)
 
 
 def open_engine(model: Model, wish: Wish, stored: Stored, should_stop: Callable[[], bool], *, kind: str) -> Generator:

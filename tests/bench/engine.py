@@ -14,16 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch.profiler import ProfilerActivity, profile
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM
 
 from enrich.engine.grid import GridEngine
 from enrich.engine.model import Model
 from enrich.engine.protocol import Figures, Request
 from enrich.engine.sampling import Sampling
 from enrich.engine.tiers import Stored, Wish, open_engine
+from tests.bench.tinyllama import VOCABULARY, config
 
 _PREFIX, _OWN, _LENGTHS = 24, (6, 40), (16, 256)
-_VOCABULARY = 32000
 
 Texts = dict[bytes, tuple[int, ...]]
 
@@ -41,34 +41,23 @@ def main() -> None:
 
 
 def tinyllama_shape(dtype: torch.dtype = torch.bfloat16) -> Model:
-    config = LlamaConfig(
-        hidden_size=2048,
-        intermediate_size=5632,
-        num_hidden_layers=22,
-        num_attention_heads=32,
-        num_key_value_heads=4,
-        vocab_size=_VOCABULARY,
-        max_position_embeddings=2048,
-        rms_norm_eps=1e-5,
-        tie_word_embeddings=False,
-    )
     torch.manual_seed(0)
     device = torch.device("cuda")
     with device:
-        module = AutoModelForCausalLM.from_config(config, dtype=dtype).eval().requires_grad_(False)
+        module = AutoModelForCausalLM.from_config(config(), dtype=dtype).eval().requires_grad_(False)
     module.generation_config.eos_token_id = None
     module.generation_config.pad_token_id = 0
-    return Model(module, device, dtype, (), 0, _VOCABULARY, 2048)
+    return Model(module, device, dtype, (), 0, VOCABULARY, 2048)
 
 
 def workload(count: int) -> tuple[list[Request], dict[bytes, int]]:
     """Requests, and the length of each one's completion."""
     dice = np.random.default_rng(0)
-    prefix = dice.integers(3, _VOCABULARY, _PREFIX).tolist()
+    prefix = dice.integers(3, VOCABULARY, _PREFIX).tolist()
     own = dice.integers(_OWN[0], _OWN[1] + 1, count)
     lengths = np.clip(np.exp(dice.normal(np.log(90), 0.5, count)), *_LENGTHS).astype(int)
     requests = [
-        Request(at.to_bytes(16, "big"), (*prefix, *dice.integers(3, _VOCABULARY, size).tolist()))
+        Request(at.to_bytes(16, "big"), (*prefix, *dice.integers(3, VOCABULARY, size).tolist()))
         for at, size in enumerate(own)
     ]
     return requests, {each.key: int(length) for each, length in zip(requests, lengths, strict=True)}

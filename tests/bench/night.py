@@ -18,7 +18,6 @@ import torch
 
 from enrich.author import Author
 from enrich.engine.protocol import Figures, Request
-from enrich.engine.sampling import Sampling
 from enrich.engine.tiers import Stored, Wish, open_engine
 from enrich.night import run
 from enrich.products import Product
@@ -69,10 +68,10 @@ def measure_night(folder: Path, titles: list[str]) -> float:
 def measure_engine(titles: list[str]) -> float:
     author = Author.choose(load_settings())
     assert author.base
-    model, text = author._load(author.base), author.settings.text
+    model = author._load(author.base)
     prompts = author.prompts.write([Product(title) for title in titles])
     requests = [Request(at.to_bytes(16, "big"), each.ids) for at, each in enumerate(prompts) if each.ids]
-    wish = Wish(author.prompts.prefix_ids, text.max_prompt_tokens, text.max_new_tokens, Sampling.of(text))
+    wish = Wish.of(author.settings, author.prompts.prefix_ids)
     kept: dict[str, str] = {}
     engine = open_engine(model, wish, Stored(kept.get, kept.__setitem__), lambda: False, kind="grid")
     # Every bucket is captured when it is first needed.

@@ -19,10 +19,9 @@ import pyarrow.parquet as pq
 
 from enrich.products import Product
 from enrich.settings import Settings
+from tests.bench.tinyllama import VOCABULARY, config
 from train.pairs import Pair, rows_of
 from train.settings import PRESETS
-
-VOCABULARY = 32000
 
 
 def main() -> None:
@@ -56,21 +55,10 @@ def build_base(folder: Path) -> None:
     """TinyLlama-1.1B's shape with random weights, and a tokenizer of as many words."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
-    config = LlamaConfig(
-        hidden_size=2048,
-        intermediate_size=5632,
-        num_hidden_layers=22,
-        num_attention_heads=32,
-        num_key_value_heads=4,
-        vocab_size=VOCABULARY,
-        max_position_embeddings=2048,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        module = LlamaForCausalLM(config).to(torch.bfloat16)
+        module = LlamaForCausalLM(config(bos_token_id=1, eos_token_id=2)).to(torch.bfloat16)
     module.save_pretrained(folder)
     words = {"<unk>": 0, "<s>": 1, "</s>": 2} | {f"w{i}": i for i in range(3, VOCABULARY)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))  # noqa: S106
