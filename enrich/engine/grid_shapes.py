@@ -12,7 +12,7 @@ from enrich.engine.model import Model
 from enrich.errors import SettingsError
 
 _LENGTHS = (8, 16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
-# Measured on an H100 and on two cores: more slots cost more than they bring once the tail of a run is counted.
+# The most that was measured to pay: on an H100 2,048 slots write 5 % more than 1,024, on two cores 64 less than 32.
 _MAX_SLOTS = {"cuda": 2048, "cpu": 32}
 _PREFILL_ROWS = {"cuda": 64, "cpu": 8}
 _WINDOW = {"cuda": 2, "cpu": 1}
