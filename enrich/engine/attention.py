@@ -107,6 +107,11 @@ def attention_layers(module: Any) -> list[Any]:
     return [layer for layer in module.modules() if hasattr(layer, "slot_keys")]
 
 
+def stored(module: Any) -> list[torch.Tensor]:
+    """The keys and the values of every module that was given slots."""
+    return [each for layer in attention_layers(module) for each in (layer.slot_keys, layer.slot_values)]
+
+
 def key_shapes(module: Any) -> dict[Any, tuple[int, int]]:
     """The modules that attend, with the heads and the dim of their keys: found by running one token through.
 

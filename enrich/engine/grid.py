@@ -52,7 +52,7 @@ class GridEngine:
         """`fewer` turns slots that do not fit into memory into fewer that do, and raises when there are none."""
         self._slots, self._fewer = slots, fewer
         self._prefix = prefix_ids
-        self._vocabulary, self._eos_ids = model.vocabulary, model.eos_ids
+        self._model = model
         self._max_new_tokens, self._sampling, self._should_stop = max_new_tokens, sampling, should_stop
         self._started = 0.0
         self.figures = Figures()
@@ -112,7 +112,7 @@ class GridEngine:
 
     def _serve(self, inbox: Inbox[Request]) -> Iterator[list[Completion]]:
         """The loop. While a window is under way, what ended in the one before is told and replaced."""
-        seats = Seats(self._slots.shapes.slots, self._max_new_tokens, self._eos_ids)
+        seats = Seats(self._slots.shapes.slots, self._max_new_tokens, self._model.eos_ids)
         waiting = Waiting(self._slots.shapes.buckets)
         self._slots.reset()
         under_way: list[Told] = []
@@ -142,8 +142,7 @@ class GridEngine:
         ids, common = request.prompt_ids, len(self._prefix)
         if len(ids) <= common or ids[:common] != self._prefix:
             return None
-        # An id that the model does not have would break the card for every row after it.
-        if not all(0 <= i < self._vocabulary for i in ids):
+        if not self._model.knows(ids):
             return None
         return self._slots.shapes.bucket(len(ids) - common)
 

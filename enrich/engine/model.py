@@ -12,7 +12,7 @@ os.environ["USE_HUB_KERNELS"] = "NO"
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +51,10 @@ class Model:
     pad_id: int
     vocabulary: int
     max_positions: int
+
+    def knows(self, ids: Sequence[int]) -> bool:
+        """Whether it has all of these ids: one that it does not have would break the card for every row after it."""
+        return all(0 <= i < self.vocabulary for i in ids)
 
     @property
     def device_name(self) -> str:

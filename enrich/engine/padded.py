@@ -128,8 +128,7 @@ class PaddedEngine:
         """Nothing is held between batches."""
 
     def _rung(self, request: Request) -> int | None:
-        # An id that the model does not have would break the card for every row after it.
-        if not request.prompt_ids or not all(0 <= i < self._model.vocabulary for i in request.prompt_ids):
+        if not request.prompt_ids or not self._model.knows(request.prompt_ids):
             return None
         return self._shapes.rung(len(request.prompt_ids))
 

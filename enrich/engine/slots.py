@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from enrich.engine.attention import attention_layers, give_slots, take_slots
+from enrich.engine.attention import attention_layers, give_slots, stored, take_slots
 from enrich.engine.grid_shapes import Bucket, GridShapes
 from enrich.engine.joined import Joints
 from enrich.engine.model import Model
@@ -147,15 +147,10 @@ class Slots:
         """Reads prompts into their slots; tells the first token of each."""
         prefill = self._prefills.get(bucket) or self._make_prefill(bucket)
         started = _now(self._on_card)
-        packed = torch.zeros(prefill.packed.shape, dtype=torch.long, pin_memory=self._on_card)
-        rows = packed.numpy()
-        rows[:, 0], rows[:, 1] = self._spare, 1
-        for row, each in zip(rows, placed, strict=False):
-            row[:4] = each.slot, len(each.ids), each.limit, each.noise
-            row[4 : 4 + len(each.ids)] = each.ids
-        prefill.packed.copy_(packed, non_blocking=self._on_card)
+        prefill.packed.copy_(self._pack(bucket, placed), non_blocking=self._on_card)
         prefill.run()
-        return Told(rows[: len(placed), 0].copy(), prefill.tokens[:, : len(placed)], started, is_prefill=True)
+        slots = np.array([each.slot for each in placed])
+        return Told(slots, prefill.tokens[:, : len(placed)], started, is_prefill=True)
 
     def decode(self, slots: np.ndarray[Any, Any]) -> Told:
         """Takes `slots` a window further: as many as one of `sizes`; those beyond the count of slots are the spare."""
@@ -168,26 +163,21 @@ class Slots:
 
     def reset(self) -> None:
         """Leaves every slot with nothing to do and nothing in it but the common prefix."""
-        for layer in attention_layers(self._module):
-            layer.slot_keys[:, :, self._prefix :].zero_()
-            layer.slot_values[:, :, self._prefix :].zero_()
+        for each in stored(self._module):
+            each[:, :, self._prefix :].zero_()
         self._tokens.zero_()
         self._positions.fill_(self._prefix)
         self._left.zero_()
 
     def clear(self, slot: int) -> None:
         """Forgets what a slot holds: a number that is not finite would spoil every sequence that comes after it."""
-        for layer in attention_layers(self._module):
-            layer.slot_keys[slot, :, self._prefix :] = 0
-            layer.slot_values[slot, :, self._prefix :] = 0
+        for each in stored(self._module):
+            each[slot, :, self._prefix :].zero_()
 
     def logits_after(self, bucket: Bucket, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
         """For the self-test: reads own ids into the first slots; logits, (prompts, vocabulary) in float32."""
-        packed = self._make_packed(bucket)
-        for row, ids in enumerate(prompts):
-            packed[row, :3] = torch.tensor([row, len(ids), 1])
-            packed[row, 4 : 4 + len(ids)] = torch.tensor(ids)
-        return self._read(packed)[1][: len(prompts)].float()
+        placed = [Placed(slot, ids, 1, 0) for slot, ids in enumerate(prompts)]
+        return self._read(self._pack(bucket, placed).to(self._device))[1][: len(prompts)].float()
 
     def logits_of(self, tokens: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
         """For the self-test: a token more in each of the first slots, in the whole grid; logits as above."""
@@ -232,9 +222,8 @@ class Slots:
             return
         spare = torch.tensor([self._spare], device=self._device)
         self._forward(torch.tensor([ids], device=self._device), self._places(0, len(ids))[None], slots=spare, prefix=0)
-        for layer in attention_layers(self._module):
-            for stored in (layer.slot_keys, layer.slot_values):
-                stored[:-1, :, : self._prefix] = stored[-1:, :, : self._prefix]
+        for each in stored(self._module):
+            each[:-1, :, : self._prefix] = each[-1:, :, : self._prefix]
 
     def _make_decode(self, size: int) -> _Decode:
         slots = torch.full((size,), self._spare, device=self._device)
@@ -242,15 +231,20 @@ class Slots:
         return _Decode(slots, tokens, self._ready(partial(self._decode, slots, tokens)))
 
     def _make_prefill(self, bucket: Bucket) -> _Prefill:
-        packed = self._make_packed(bucket)
+        packed = self._pack(bucket, []).to(self._device)
         tokens = torch.full((1, bucket.rows), IDLE, device=self._device)
         # All rows are the spare's while it warms up: no sequence notices.
         self._prefills[bucket] = _Prefill(packed, tokens, self._ready(partial(self._prefill, packed, tokens)))
         return self._prefills[bucket]
 
-    def _make_packed(self, bucket: Bucket) -> torch.Tensor:
-        packed = torch.zeros(bucket.rows, 4 + bucket.length, dtype=torch.long, device=self._device)
-        packed[:, 0], packed[:, 1] = self._spare, 1
+    def _pack(self, bucket: Bucket, placed: Sequence[Placed]) -> torch.Tensor:
+        """What a prefill reads, on the host: the rows, and for those that are nobody's the spare slot."""
+        packed = torch.zeros(bucket.rows, 4 + bucket.length, dtype=torch.long, pin_memory=self._on_card)
+        rows = packed.numpy()
+        rows[:, 0], rows[:, 1] = self._spare, 1
+        for row, each in zip(rows, placed, strict=False):
+            row[:4] = each.slot, len(each.ids), each.limit, each.noise
+            row[4 : 4 + len(each.ids)] = each.ids
         return packed
 
     def _ready(self, body: Callable[[], None]) -> Callable[[], None]:
@@ -346,9 +340,8 @@ class Slots:
         Tried on random sequences, tokens and places; nothing is in the slots yet.
         """
         dice = torch.Generator(device=self._device).manual_seed(0)
-        for layer in attention_layers(self._module):
-            for stored in (layer.slot_keys, layer.slot_values):
-                stored[:, :, self._prefix :].normal_(generator=dice)
+        for each in stored(self._module):
+            each[:, :, self._prefix :].normal_(generator=dice)
         self._tokens.random_(0, self._module.config.vocab_size, generator=dice)
         self._positions.random_(self._prefix, self.shapes.positions, generator=dice)
         slots = self._places(0, self.shapes.slots)

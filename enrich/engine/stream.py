@@ -55,8 +55,7 @@ class StreamingEngine:
 
     def _is_readable(self, prompt_ids: tuple[int, ...]) -> bool:
         fits = 0 < len(prompt_ids) <= self._max_prompt_tokens
-        # An id that the model does not have would break the card for every prompt after it.
-        return fits and all(0 <= i < self._model.vocabulary for i in prompt_ids)
+        return fits and self._model.knows(prompt_ids)
 
     def _read(self, ids: tuple[int, ...], cache: DynamicCache) -> torch.Tensor:
         """The logits, (1, vocabulary) in float32, after ids that follow those in `cache`; puts them there."""

@@ -159,7 +159,6 @@ class _Opening:
                 probe = _Probe.of(self.model, shapes, self.wish.prefix_ids)
                 slots = Slots(self.model, shapes, self.wish.prefix_ids, self.wish.sampling)
                 fault = probe.fault(slots)
-                slots.reset()
         except Exception as error:
             if slots:
                 slots.release()

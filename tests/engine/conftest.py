@@ -159,3 +159,17 @@ def embedded_base() -> Base:
     if not (home() / "models" / EMBEDDED).is_dir():
         pytest.skip("the embedded model is not there: make model")
     return find_base(EMBEDDED, home())
+
+
+@pytest.fixture(params=["tiny", "embedded"])
+def base(request: pytest.FixtureRequest) -> Base:
+    """Each of the two."""
+    found: Base = request.getfixturevalue(f"{request.param}_base")
+    return found
+
+
+@pytest.fixture
+def free_the_card() -> Iterator[None]:
+    yield
+    torch.cuda.set_per_process_memory_fraction(1.0)
+    torch.cuda.empty_cache()

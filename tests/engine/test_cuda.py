@@ -1,7 +1,6 @@
 """The engine on a card: the same promises in the numbers, quantisations and sizes that only a card has."""
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +8,16 @@ import pytest
 import torch
 
 from enrich.engine.adapter import read_adapter
-from enrich.engine.bases import EMBEDDED, Base, find_base
+from enrich.engine.bases import Base
 from enrich.engine.model import Dtype, Quantize, load_model
 from enrich.engine.padded import PaddedEngine, Shapes, ladder
 from enrich.engine.protocol import Completion, Request
-from enrich.settings import home
 
 from .conftest import build_adapter, plain_generate
 
 pytestmark = [
     pytest.mark.gpu,
+    pytest.mark.usefixtures("free_the_card"),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA card"),
     # bitsandbytes and the torch of the card's machine are not ours to mend.
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
@@ -33,25 +32,9 @@ NUMBERS: list[tuple[Dtype, Quantize]] = [
 ]
 
 
-@pytest.fixture(params=["tiny", "embedded"])
-def base(request: pytest.FixtureRequest, tiny_base: Base) -> Base:
-    if request.param == "tiny":
-        return tiny_base
-    if not (home() / "models" / EMBEDDED).is_dir():
-        pytest.skip("the embedded model is not there: make model")
-    return find_base(EMBEDDED, home())
-
-
 @pytest.fixture
 def adapter_folder(base: Base, tmp_path: Path) -> Path:
     return build_adapter(tmp_path / "adapter", base.folder)
-
-
-@pytest.fixture(autouse=True)
-def _free_the_card() -> Iterator[None]:
-    yield
-    torch.cuda.set_per_process_memory_fraction(1.0)
-    torch.cuda.empty_cache()
 
 
 def requests(count: int, longest: int = 60) -> list[Request]:

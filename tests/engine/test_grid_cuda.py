@@ -1,26 +1,25 @@
 """The slot grid on a card: the kernels against plain PyTorch, and the same promises in every number type and form."""
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 import torch
 
 from enrich.engine import plain_attention
-from enrich.engine.bases import EMBEDDED, Base, find_base
+from enrich.engine.bases import Base
 from enrich.engine.grid import GridEngine
 from enrich.engine.grid_shapes import GridShapes
 from enrich.engine.model import Dtype, Model, load_model
 from enrich.engine.protocol import Completion, Request
 from enrich.engine.sampling import GREEDY, Sampling
 from enrich.engine.tiers import Stored, Wish, open_engine
-from enrich.settings import home
 
 from .conftest import plain_generate
 
 pytestmark = [
     pytest.mark.gpu,
+    pytest.mark.usefixtures("free_the_card"),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA card"),
     # The torch of the card's machine is not ours to mend.
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
@@ -28,22 +27,6 @@ pytestmark = [
 
 PREFIX = (7, 8, 9)
 NEW = 24
-
-
-@pytest.fixture(autouse=True)
-def _free_the_card() -> Iterator[None]:
-    yield
-    torch.cuda.set_per_process_memory_fraction(1.0)
-    torch.cuda.empty_cache()
-
-
-@pytest.fixture(params=["tiny", "embedded"])
-def base(request: pytest.FixtureRequest, tiny_base: Base) -> Base:
-    if request.param == "tiny":
-        return tiny_base
-    if not (home() / "models" / EMBEDDED).is_dir():
-        pytest.skip("the embedded model is not there: make model")
-    return find_base(EMBEDDED, home())
 
 
 # Kernels
