@@ -119,6 +119,8 @@ class Slots:
                 compile_layers(self._module)
             for size in (shapes.slots, *filter(self._gives_the_same_bits, self._smaller_sizes())):
                 self._decodes[size] = self._make_decode(size)
+            # Here, not when they are first needed: to compile takes seconds, in which a card would have nothing to do.
+            self._prefills = {bucket: self._make_prefill(bucket) for bucket in shapes.buckets}
         except BaseException:
             self.release()
             raise
@@ -145,7 +147,7 @@ class Slots:
 
     def prefill(self, bucket: Bucket, placed: Sequence[Placed]) -> Told:
         """Reads prompts into their slots; tells the first token of each."""
-        prefill = self._prefills.get(bucket) or self._make_prefill(bucket)
+        prefill = self._prefills[bucket]
         started = _now(self._on_card)
         prefill.packed.copy_(self._pack(bucket, placed), non_blocking=self._on_card)
         prefill.run()
@@ -234,8 +236,7 @@ class Slots:
         packed = self._pack(bucket, []).to(self._device)
         tokens = torch.full((1, bucket.rows), IDLE, device=self._device)
         # All rows are the spare's while it warms up: no sequence notices.
-        self._prefills[bucket] = _Prefill(packed, tokens, self._ready(partial(self._prefill, packed, tokens)))
-        return self._prefills[bucket]
+        return _Prefill(packed, tokens, self._ready(partial(self._prefill, packed, tokens)))
 
     def _pack(self, bucket: Bucket, placed: Sequence[Placed]) -> torch.Tensor:
         """What a prefill reads, on the host: the rows, and for those that are nobody's the spare slot."""

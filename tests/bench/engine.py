@@ -113,13 +113,9 @@ def tell_run(figure: str, engine: GridEngine, rows: int, seconds: float, **more:
 def _grid(model: Model, requests: Sequence[Request], lengths: dict[bytes, int], options: argparse.Namespace) -> None:
     engine, ready = open_grid(model, requests[0].prompt_ids[:_PREFIX], options.slots)
     force(engine, lengths)
-    started = time.perf_counter()
-    # Every bucket is captured when it is first needed.
-    run(engine, requests[: 2 * engine._slots.shapes.slots])
-    first = time.perf_counter() - started
     texts, seconds = run(engine, requests)
     assert {key: len(ids) for key, ids in texts.items()} == {each.key: lengths[each.key] for each in requests}
-    tell_run("grid", engine, len(requests), seconds, ready_s=ready, first_rows_s=first)
+    tell_run("grid", engine, len(requests), seconds, ready_s=ready)
     engine._slots.release()
 
 

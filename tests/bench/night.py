@@ -1,4 +1,5 @@
-"""`make bench-night`: a whole night on a CUDA card with the embedded model and the adapter in force.
+"""`make bench-night`: a whole night on a CUDA card, with the embedded model and the adapter in force, or with a base of
+TinyLlama's shape and random weights.
 
 A Parquet catalogue of which one row in ten misses its description is enriched by `enrich.run`; then the same prompts go
 through the engine alone. Prints one JSON line a figure: the rate of the engine within the night, from its first prefill
@@ -22,20 +23,28 @@ from enrich.engine.tiers import Stored, Wish, open_engine
 from enrich.night import run
 from enrich.products import Product
 from enrich.report.summary import lines
-from enrich.settings import load_settings
+from enrich.settings import Settings, load_settings
+from tests.bench.tinyllama import build_base, trained_tokenizer
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--titles", type=Path, required=True, help="JSON lines with a title each")
     parser.add_argument("--missing", type=int, default=20_000)
+    parser.add_argument("--tinyllama", action="store_true", help="a base of that shape and no adapter")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     titles = read_titles(options.titles, options.missing)
     with tempfile.TemporaryDirectory() as folder:
-        night = measure_night(Path(folder), titles)
-    alone = measure_engine(titles)
+        settings = tinyllama_settings(Path(folder) / "base", titles) if options.tinyllama else load_settings()
+        night = measure_night(Path(folder), titles, settings)
+        alone = measure_engine(titles, settings)
     tell("engine within the night, of its own rate", share=night / alone)
+
+
+def tinyllama_settings(folder: Path, titles: list[str]) -> Settings:
+    build_base(folder, trained_tokenizer(titles))
+    return load_settings(overrides={"model": {"base": str(folder), "adapter": "none"}})
 
 
 def read_titles(path: Path, count: int) -> list[str]:
@@ -45,13 +54,13 @@ def read_titles(path: Path, count: int) -> list[str]:
     return [found[at % len(found)] + (f" {at // len(found)}" if at >= len(found) else "") for at in range(count)]
 
 
-def measure_night(folder: Path, titles: list[str]) -> float:
+def measure_night(folder: Path, titles: list[str], settings: Settings) -> float:
     catalogue = folder / "catalog.parquet"
     rows = [(title, None if part == 0 else "A description.") for title in titles for part in range(10)]
     names, texts = zip(*rows, strict=True)
     pq.write_table(pa.table({"id": range(len(rows)), "title": names, "description": texts}), catalogue)
     started = time.perf_counter()
-    (summary,) = run(catalogue, folder / "out.parquet").summaries
+    (summary,) = run(catalogue, folder / "out.parquet", settings).summaries
     seconds = time.perf_counter() - started
     print(*lines(summary)[:6], sep="\n", flush=True)
     assert summary.engine
@@ -65,8 +74,8 @@ def measure_night(folder: Path, titles: list[str]) -> float:
     return summary.engine.tokens / summary.engine.seconds
 
 
-def measure_engine(titles: list[str]) -> float:
-    author = Author.choose(load_settings())
+def measure_engine(titles: list[str], settings: Settings) -> float:
+    author = Author.choose(settings)
     assert author.base
     model = author._load(author.base)
     prompts = author.prompts.write([Product(title) for title in titles])
@@ -74,10 +83,7 @@ def measure_engine(titles: list[str]) -> float:
     wish = Wish.of(author.settings, author.prompts.prefix_ids)
     kept: dict[str, str] = {}
     engine = open_engine(model, wish, Stored(kept.get, kept.__setitem__), lambda: False, kind="grid")
-    # Every bucket is captured when it is first needed.
-    for part in (requests[:4096], requests):
-        engine.figures, engine._started = Figures(), 0.0  # type: ignore[attr-defined]
-        done = list(engine.generate(part))
+    done = list(engine.generate(requests))
     assert engine.figures
     tell_engine("engine alone", engine.figures, len(done), ended=sum(each.ended == "eos" for each in done) / len(done))
     return engine.figures.tokens / engine.figures.seconds

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from enrich.products import Product
 from enrich.settings import Settings
-from tests.bench.tinyllama import VOCABULARY, config
+from tests.bench.tinyllama import VOCABULARY, build_base, word_tokenizer
 from train.pairs import Pair, rows_of
 from train.settings import PRESETS
 
@@ -31,7 +31,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["ENRICH_HOME"] = folder
-        build_base(Path(folder) / "models" / "tinyllama")
+        build_base(Path(folder) / "models" / "tinyllama", word_tokenizer())
         invent_pairs(Path(folder) / "data", options.pairs)
         for name in options.presets:
             # A process of its own: what one preset left on the card would count for the next.
@@ -49,28 +49,6 @@ def measure(name: str, folder: str) -> None:
     training = json.loads((adapter / "training.json").read_text())
     told = {each: training[each] for each in ("tokens_per_second", "trained_tokens", "steps")}
     print(json.dumps({"preset": name, **told, "peak_gb": round(training["peak_bytes"] / 2**30, 2)}), flush=True)
-
-
-def build_base(folder: Path) -> None:
-    """TinyLlama-1.1B's shape with random weights, and a tokenizer of as many words."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaForCausalLM
-
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        module = LlamaForCausalLM(config(bos_token_id=1, eos_token_id=2)).to(torch.bfloat16)
-    module.save_pretrained(folder)
-    words = {"<unk>": 0, "<s>": 1, "</s>": 2} | {f"w{i}": i for i in range(3, VOCABULARY)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))  # noqa: S106
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    named = {
-        "bos_token": "<s>",
-        "eos_token": "</s>",
-        "unk_token": "<unk>",
-        "tokenizer_class": "PreTrainedTokenizerFast",
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(named))
 
 
 def invent_pairs(folder: Path, num_pairs: int) -> None:

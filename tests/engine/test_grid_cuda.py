@@ -9,7 +9,7 @@ import torch
 from enrich.engine import plain_attention
 from enrich.engine.bases import Base
 from enrich.engine.grid import GridEngine
-from enrich.engine.grid_shapes import GridShapes
+from enrich.engine.grid_shapes import Bucket, GridShapes
 from enrich.engine.model import Dtype, Model, load_model
 from enrich.engine.protocol import Completion, Request
 from enrich.engine.sampling import GREEDY, Sampling
@@ -140,6 +140,8 @@ def test_memory_that_runs_out_is_told_and_nothing_is_lost(tiny_base: Base, caplo
     whole = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction((taken + (700 << 20)) / whole)
     stored: dict[str, str] = {}
+    shapes = GridShapes(16384, 43 + NEW, (Bucket(40, 64),), 8, compiled=False, graphs=True)
+    stored["grid 16384"] = shapes.to_json()
     engine = opened(model, 16384, stored)
     assert 1 <= GridShapes.from_json(stored["grid 16384"]).slots < 16384
     assert "out of memory" in caplog.text
