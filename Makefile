@@ -68,6 +68,10 @@ bench: .venv/ready ## measure speed and memory of the catalogue work: [ARGS=…]
 bench-prepare: .venv/ready model ## measure speed and memory of preparing: [ARGS=…]
 	$(BIN)/python -m tests.bench.prepare $(ARGS)
 
+.PHONY: bench-quality
+bench-quality: .venv/ready ## measure how many texts are judged a second: [ARGS=…]
+	$(BIN)/python -m tests.bench.quality $(ARGS)
+
 .PHONY: bench-gpu
 bench-gpu: .venv/ready ## measure the engine on a CUDA card: [ARGS=…]
 	$(BIN)/python -m tests.bench.engine $(ARGS)

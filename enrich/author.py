@@ -1,24 +1,19 @@
-"""Who writes the texts: a template, a base and an adapter chosen by the settings, and an engine to run them.
+"""Who writes the texts: a template, a base and an adapter, chosen by the settings.
 
 Choosing needs neither tokenizer nor torch, so a night on which everything is remembered loads no model.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from enrich.engine.adapter import SHIPPED, Adapter, adapter_in_force, base_of, read_adapter
 from enrich.engine.bases import Base, find_base
-from enrich.engine.protocol import Completion, EchoGenerator, Figures, Generator, Request, Streamer
-from enrich.errors import Stopped
-from enrich.memory import Entry, Memory
-from enrich.products import Product
-from enrich.prompt import ByteTokenizer, ModelTokenizer, Prompt, PromptWriter, Template, Tokenizer
-from enrich.quality.rules import POLICY, judge
+from enrich.engine.protocol import EchoGenerator, Streamer
+from enrich.prompt import ByteTokenizer, ModelTokenizer, PromptWriter, Template, Tokenizer
+from enrich.quality.judge import Judge
 from enrich.recipe import Recipe
 from enrich.settings import Settings, home
 
@@ -26,18 +21,6 @@ if TYPE_CHECKING:
     from enrich.engine.model import Model
 
 log = logging.getLogger("enrich")
-
-# Products whose prompts are tokenised together.
-_WINDOW = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """Texts that finished together, ready to be remembered; how many tokens they took; what the engine did so far."""
-
-    entries: list[Entry]
-    tokens: int
-    figures: Figures | None = None
 
 
 @dataclass(frozen=True)
@@ -94,74 +77,10 @@ class Author:
         tokenizer: Tokenizer = ModelTokenizer.load(self.base.folder) if self.base else ByteTokenizer()
         return PromptWriter(self.template, tokenizer, self.settings.text.max_prompt_tokens)
 
-    def write(
-        self, products: Iterable[tuple[bytes, Product]], memory: Memory, should_stop: Callable[[], bool]
-    ) -> Iterator[Finished]:
-        """Writes a text for each product and yields them as their batches finish, ready to be remembered.
-
-        The model is loaded for the first product. On `Stopped` what is finished comes first.
-        """
-        products = iter(products)
-        first = next(products, None)
-        if first is not None:
-            generator = self._generator(memory, should_stop)
-            try:
-                yield from self._write(generator, chain([first], products))
-            finally:
-                generator.close()
-
-    def _write(self, generator: Generator, products: Iterator[tuple[bytes, Product]]) -> Iterator[Finished]:
-        unusual: dict[bytes, Prompt] = {}
-        completions: list[Completion] = []
-        try:
-            for completion in generator.generate(self._requests(products, unusual)):
-                completions.append(completion)
-                if len(completions) >= generator.batch_rows:
-                    yield self._finish(completions, unusual, generator.figures)
-                    completions = []
-        except Stopped:
-            yield self._finish(completions, unusual, generator.figures)
-            raise
-        yield self._finish(completions, unusual, generator.figures)
-
-    def _requests(self, products: Iterator[tuple[bytes, Product]], unusual: dict[bytes, Prompt]) -> Iterator[Request]:
-        """The prompts, in order; those that were cut or refused are noted in `unusual` until they finish."""
-        while window := list(islice(products, _WINDOW)):
-            prompts = self.prompts.write([product for _, product in window])
-            for (key, _), prompt in zip(window, prompts, strict=True):
-                if prompt.cut or prompt.refused:
-                    unusual[key] = prompt
-                yield Request(key, prompt.ids)
-
-    def _finish(self, completions: list[Completion], unusual: dict[bytes, Prompt], figures: Figures | None) -> Finished:
-        texts = self.prompts.tokenizer.decode_all([completion.ids for completion in completions])
-        entries = [
-            self._entry(completion, text, unusual.pop(completion.key, None))
-            for completion, text in zip(completions, texts, strict=True)
-        ]
-        return Finished(entries, sum(len(completion.ids) for completion in completions), figures)
-
-    def _entry(self, completion: Completion, text: str, unusual: Prompt | None) -> Entry:
-        if completion.ended == "failed":
-            return Entry(completion.key, 0, "", "refused" if unusual and unusual.refused else "failed", POLICY)
-        verdict = judge(text, completion.ended)
-        judged = (POLICY, verdict.text, verdict.flags, verdict.score)
-        return Entry(completion.key, 0, text, completion.ended, *judged, cut=unusual is not None)
-
-    def _generator(self, memory: Memory, should_stop: Callable[[], bool]) -> Generator:
-        text = self.settings.text
-        if self.base is None:
-            return EchoGenerator(text.max_new_tokens)
-        from enrich.engine.tiers import Stored, Wish, open_engine
-
-        model = self._load(self.base)
-        place = f"{model.device_name} {self.recipe.digest}"
-        stored = Stored(
-            get=lambda name: memory.shape(f"{name} {place}"),
-            put=lambda name, shapes: memory.set_shape(f"{name} {place}", shapes),
-        )
-        wish = Wish.of(self.settings, self.prompts.prefix_ids)
-        return open_engine(model, wish, stored, should_stop, kind=self.settings.machine.engine)
+    @cached_property
+    def judge(self) -> Judge:
+        """Who judges the texts."""
+        return Judge(self.settings.quality, self.template.instruction, repeats_the_product=self.base is None)
 
     def streamer(self) -> Streamer:
         """What writes one text at a time, token by token; the model is loaded at once."""
@@ -171,18 +90,21 @@ class Author:
         from enrich.engine.stream import StreamingEngine
 
         return StreamingEngine(
-            self._load(self.base),
+            self.load(),
             max_prompt_tokens=text.max_prompt_tokens,
             max_new_tokens=text.max_new_tokens,
             repetition_penalty=text.repetition_penalty,
         )
 
-    def _load(self, base: Base) -> "Model":
+    def load(self) -> "Model":
+        """The base with its adapter, ready to run. Echo has none."""
         from enrich.engine.model import load_model
 
+        if self.base is None:
+            raise ValueError("echo has no model")
         text, device = self.settings.text, self.settings.machine.device
-        log.info("loading %s%s", base.name, f" with {self.adapter.folder}" if self.adapter else "")
-        return load_model(base, self.adapter, dtype=text.dtype, quantize=text.quantize, device=device)
+        log.info("loading %s%s", self.base.name, f" with {self.adapter.folder}" if self.adapter else "")
+        return load_model(self.base, self.adapter, dtype=text.dtype, quantize=text.quantize, device=device)
 
 
 def read_named(named: str) -> Adapter | None:

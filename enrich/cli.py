@@ -4,6 +4,7 @@ Nothing heavy is imported before a command is chosen, so that `--help` answers a
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ def build_parser() -> Parser:
     _add_plan(commands)
     _add_verify(commands)
     _add_status(commands)
+    _add_held(commands)
+    _add_review(commands)
     _add_describe(commands)
     _add_memory(commands)
     return parser
@@ -40,6 +43,8 @@ def _add_run(commands: Any) -> None:
     run.add_argument("--output", type=Path, help="INPUT with .enriched.parquet for its suffix when not given")
     _add_reading(run)
     _add_writing(run)
+    run.add_argument("--retries", type=int, metavar="N", help="further attempts at a text that may not be published")
+    run.add_argument("--retry", choices=("held", "rejected"), help="work on such rows of an earlier run alone")
     run.add_argument("--max-rejected", type=int, help="bad records above which nothing is published")
     run.set_defaults(command=_run)
 
@@ -66,6 +71,22 @@ def _add_status(commands: Any) -> None:
     status.add_argument("output", metavar="OUTPUT", type=Path)
     status.add_argument("--state", type=Path, help="the state folder, when it is not beside OUTPUT")
     status.set_defaults(command=_status)
+
+
+def _add_held(commands: Any) -> None:
+    held = commands.add_parser("held", help="list the held rows of OUTPUT, worst first, for a person to decide about")
+    held.add_argument("output", metavar="OUTPUT", type=Path)
+    held.add_argument("--out", type=Path, required=True, metavar="FILE", help="JSON lines, one a product")
+    _add_reading(held)
+    _add_writing(held)
+    held.set_defaults(command=_held)
+
+
+def _add_review(commands: Any) -> None:
+    review = commands.add_parser("review", help="take what a person decided about held rows into the memory")
+    review.add_argument("file", metavar="FILE", type=Path, help="as `enrich held` wrote it, decisions filled in")
+    review.add_argument("--state", type=Path, help="the state folder; .enrich beside FILE when not given")
+    review.set_defaults(command=_review)
 
 
 def _add_describe(commands: Any) -> None:
@@ -125,7 +146,7 @@ def _run(options: argparse.Namespace) -> int:
     from enrich.night import run
     from enrich.report.summary import lines
 
-    report = run(options.input, options.output, _settings(options))
+    report = run(options.input, options.output, _settings(options), retry=options.retry)
     for summary in report.summaries:
         if summary.error is None:
             say(*lines(summary))
@@ -151,6 +172,30 @@ def _status(options: argparse.Namespace) -> int:
     from enrich.report.standing import standing
 
     say(*standing(options.output, options.state))
+    return 0
+
+
+def _held(options: argparse.Namespace) -> int:
+    from enrich.held import write_held
+
+    say(f"{options.out}: {write_held(options.output, options.out, _settings(options)):,} held products")
+    return 0
+
+
+def _review(options: argparse.Namespace) -> int:
+    from enrich.memory import Memory
+    from enrich.review import decide, review
+    from enrich.state import State
+
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        decide(options.file, input, say)
+    state = State(options.state or options.file.resolve().parent / ".enrich")
+    with state.locked(), Memory.open(state.memory) as memory:
+        found = review(options.file, memory)
+    say(
+        f"{found.approved:,} approved, {found.edited:,} edited, {found.discarded:,} discarded, "
+        f"{found.undecided:,} undecided; run again to publish them"
+    )
     return 0
 
 

@@ -27,7 +27,7 @@ from enrich.errors import IOFailure, UsageError
 from enrich.fates import NOT_WRITTEN, TITLE_CUT
 from enrich.plan import product_of
 from enrich.products import Product
-from enrich.quality.rules import judge
+from enrich.quality.score import MEANINGS
 from enrich.settings import Settings
 from enrich.text import printable
 
@@ -35,13 +35,12 @@ Show = Callable[[str], None]
 
 _LEAVE = "exit"
 _NAME_VALUE = re.compile(r"""(?P<name>[^\W\d]\w*)=(?P<value>"[^"]*"|'[^']*'|\S*)(?!\S)|\S+""")
-_MEANINGS = {
+_MEANINGS: dict[str, str] = {
     "no_title": "there is no title; it comes first, name=value pairs may follow",
     "unusable_title": "the title holds no letter and no digit",
     "control_token": "the product cannot be said without a control token of the model",
     "model_failed": "the model's numbers went out of range",
-    "empty": "the model wrote nothing that could be published",
-    "cut_off": "the length limit ended it",
+    **MEANINGS,
     TITLE_CUT: "title and attributes were cut to fit the prompt",
 }
 _TIDIED = "what would be published differs: spare white space, control characters or leftovers of the prompt go"
@@ -64,6 +63,8 @@ class Text:
     ended: str
     tokens: int = 0
     seconds: float = 0.0
+    unsupported: tuple[tuple[str, str], ...] = ()
+    """Kind and words of each claim that the product does not support."""
 
 
 def describe(typed: str | None, settings: Settings, *, compare: bool = False, as_json: bool = False) -> None:
@@ -119,7 +120,7 @@ class Pen:
     """An author's model, loaded: writes one text at a time, for somebody who watches."""
 
     def __init__(self, author: Author) -> None:
-        self._prompts = author.prompts
+        self._prompts, self._judge = author.prompts, author.judge
         self._streamer = author.streamer()
         base = author.base.name if author.base else "echo"
         self.name = f"{base} with {author.adapter.folder.name}" if author.adapter else base
@@ -135,9 +136,12 @@ class Pen:
         took = len(growing.ids), round(time.monotonic() - began, 3)
         if ended == "failed":
             return Text(None, (NOT_WRITTEN[ended],), ended, *took), growing.shown
-        verdict = judge(growing.whole, ended)
+        verdict = self._judge.judge(growing.whole, ended, product)
         flags = (*verdict.flags, *([TITLE_CUT] if prompt.cut else []))
-        return Text(verdict.text, flags, ended, *took), growing.shown
+        text = verdict.text or ""
+        spans = self._judge.spans(text, product)
+        claims = tuple((span.kind, text[span.start : span.end]) for span in spans)
+        return Text(verdict.text, flags, ended, *took, claims), growing.shown
 
 
 class _Growing:
@@ -211,9 +215,14 @@ def _answer_aloud(pens: Sequence[Pen], line: str) -> None:
         text, shown = pens[0].write(product, _say)
         _say("\n")
         for flag in text.flags:
-            _note(f"{flag}: {_MEANINGS[flag]}")
+            _note(f"{flag}: {_MEANINGS[flag]}{_claimed(flag, text)}")
         if text.text and text.text != shown.rstrip():
             _note(_TIDIED)
+
+
+def _claimed(flag: str, text: Text) -> str:
+    said = ", ".join(words for kind, words in text.unsupported if flag == f"unsupported_{kind}")
+    return f": {said}" if said else ""
 
 
 def side_by_side(names: Sequence[str], texts: Sequence[Text]) -> Iterator[str]:

@@ -1,13 +1,15 @@
 """What becomes of each row that misses its description, from what the memory holds."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from enrich.catalog.columns import Gap
-from enrich.memory import Memory, Remembered, Review, Verdict
-from enrich.plan import RecipeOf, Wanted, products_with_keys
-from enrich.products import Description
-from enrich.quality.rules import POLICY, judge
+from enrich.memory import Memory, Remembered, Review
+from enrich.plan import RecipeOf, products_with_keys
+from enrich.products import Description, Product
+from enrich.quality.alike import Alike
+from enrich.quality.judge import Judge
 from enrich.recipe import product_key
+from enrich.verdicts import Verdicts, best, may_be_published
 
 TITLE_CUT = "title_cut"
 # Why the model wrote nothing: it could not even alone, or the title cannot be said without a control token.
@@ -20,9 +22,11 @@ _NUM_SAMPLES = 3
 class Fates:
     """Decides batches of gaps; what a person decided wins over any model. Keeps the first texts as samples."""
 
-    def __init__(self, memory: Memory, recipe_of: RecipeOf) -> None:
+    def __init__(self, memory: Memory, judge: Judge, recipe_of: RecipeOf) -> None:
         self.samples: list[tuple[str, str]] = []
+        self.alike = Alike()
         self._memory = memory
+        self._verdicts = Verdicts(memory, judge)
         self._recipe_of = recipe_of
 
     def decide(self, gaps: Sequence[Gap]) -> list[Description]:
@@ -30,7 +34,7 @@ class Fates:
         asked = products_with_keys(gaps, self._recipe_of)
         wanted = dict(each for each in asked if not isinstance(each, str))
         reviewed = {key: product_key(product) for key, product in wanted.items()}
-        texts = self._recall(wanted.keys())
+        texts = self._verdicts.recall(wanted)
         reviews = self._memory.reviews(reviewed.values())
         fates = [
             Description("rejected", flags=(each,))
@@ -39,18 +43,16 @@ class Fates:
             for each in asked
         ]
         self._keep_samples(gaps, asked, fates)
+        self.alike.add(
+            (each[0], fate.text)
+            for each, fate in zip(asked, fates, strict=True)
+            if fate.text and not isinstance(each, str)
+        )
         return fates
 
-    def _recall(self, keys: Collection[bytes]) -> dict[bytes, Remembered]:
-        """The remembered texts, each with today's verdict: made and stored where there is none yet."""
-        texts = self._memory.recall(keys, POLICY)
-        unjudged = {key: text for key, text in texts.items() if not text.judged}
-        if unjudged:
-            self._memory.add_verdicts([_verdict(text) for text in unjudged.values()])
-            texts.update(self._memory.recall(unjudged.keys(), POLICY))
-        return texts
-
-    def _keep_samples(self, gaps: Sequence[Gap], asked: Sequence[Wanted | str], fates: Sequence[Description]) -> None:
+    def _keep_samples(
+        self, gaps: Sequence[Gap], asked: Sequence[tuple[bytes, Product] | str], fates: Sequence[Description]
+    ) -> None:
         for gap, each, fate in zip(gaps, asked, fates, strict=True):
             if len(self.samples) == _NUM_SAMPLES:
                 return
@@ -59,19 +61,16 @@ class Fates:
                 self.samples.append((title if gap.id is None else f"{gap.id} · {title}", fate.text))
 
 
-def _verdict(text: Remembered) -> Verdict:
-    judged = judge(text.completion, text.ended)
-    return Verdict(text.text_id, POLICY, judged.text, judged.flags, judged.score)
-
-
-def _fate(text: Remembered | None, review: Review | None) -> Description:
+def _fate(texts: Sequence[Remembered] | None, review: Review | None) -> Description:
     if review is not None:
         return Description("approved", review.text) if review.text else Description("held", flags=(review.verdict,))
-    if text is None:
+    if not texts:
         return Description("pending")
+    text = best(texts)
     if text.ended in NOT_WRITTEN:
         return Description("rejected", flags=(NOT_WRITTEN[text.ended],))
-    flags = (*text.flags, *([TITLE_CUT] if text.cut else []))
-    if text.text is None:
-        return Description("held", None, flags, text.score)
-    return Description("generated", text.text, flags, text.score)
+    verdict = text.judged
+    flags = (*verdict.flags, *([TITLE_CUT] if text.cut else []))
+    if may_be_published(text):
+        return Description("generated", verdict.text, flags, verdict.score)
+    return Description("held", None, flags, verdict.score)

@@ -17,6 +17,7 @@ _SECTIONS = {
     "engine": "machine",
     "slots": "machine",
     "state": "machine",
+    "retries": "quality",
     "max_rejected": "publish",
 }
 

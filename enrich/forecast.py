@@ -13,7 +13,8 @@ from enrich.catalog.read import Catalogue, open_catalogue
 from enrich.catalog.sources import Source, find_sources
 from enrich.memory import Memory
 from enrich.night import default_state, how_to_read
-from enrich.plan import Wanted, products_with_keys
+from enrich.plan import products_with_keys
+from enrich.products import Product
 from enrich.report.summary import read_report
 from enrich.settings import Settings
 from enrich.state import State
@@ -64,7 +65,9 @@ def _count(
     return counts
 
 
-def _described(catalogue: Catalogue, authors: Authors, settings: Settings) -> Iterator[Sequence[Wanted | str]]:
+def _described(
+    catalogue: Catalogue, authors: Authors, settings: Settings
+) -> Iterator[Sequence[tuple[bytes, Product] | str]]:
     columns = resolve_columns(catalogue.schema, settings.catalogue, catalogue.num_rows, settings.adapters.column)
     for batch in catalogue.batches(columns.needed()):
         yield products_with_keys(columns.gaps(batch, settings.catalogue.placeholders), authors.recipe_of)

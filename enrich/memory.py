@@ -21,7 +21,7 @@ from enrich import durable
 from enrich.errors import Busy, EnrichError, IOFailure, NoInput, SettingsError, UsageError
 
 _APPLICATION_ID = 0x656E7263  # "enrc"; `file` and we tell a memory from any other database by it
-_FORMAT = 1
+_FORMAT = 2
 _PAGE_BYTES = 4096
 _CACHE_KIB = 128 * 1024
 _BUSY_SECONDS = 10.0
@@ -35,12 +35,13 @@ PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {_FORMAT};
 CREATE TABLE run (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, recipe TEXT NOT NULL);
 CREATE TABLE text (
-    id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, attempt INTEGER NOT NULL,
-    completion TEXT NOT NULL, ended TEXT NOT NULL, cut INTEGER NOT NULL, run INTEGER NOT NULL REFERENCES run
+    id INTEGER PRIMARY KEY, key BLOB NOT NULL, attempt INTEGER NOT NULL,
+    completion TEXT NOT NULL, ended TEXT NOT NULL, cut INTEGER NOT NULL, run INTEGER NOT NULL REFERENCES run,
+    UNIQUE (key, attempt)
 );
 CREATE TABLE verdict (
     text_id INTEGER PRIMARY KEY REFERENCES text ON DELETE CASCADE,
-    policy TEXT NOT NULL, text TEXT, flags TEXT NOT NULL, score INTEGER
+    policy TEXT NOT NULL, text TEXT, flags TEXT NOT NULL, score INTEGER, action TEXT NOT NULL
 );
 CREATE TABLE review (
     id INTEGER PRIMARY KEY, product_key BLOB NOT NULL UNIQUE, verdict TEXT NOT NULL, text TEXT
@@ -50,21 +51,24 @@ CREATE TABLE shape (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 
 _ADD_TEXT = """
 INSERT INTO text (key, attempt, completion, ended, cut, run) VALUES (?, ?, ?, ?, ?, ?)
-ON CONFLICT (key) DO UPDATE
-    SET attempt = excluded.attempt, completion = excluded.completion, ended = excluded.ended,
-        cut = excluded.cut, run = excluded.run
-    WHERE excluded.attempt > text.attempt
-RETURNING id
+ON CONFLICT (key, attempt) DO NOTHING RETURNING id
 """
-_ADD_VERDICT = "INSERT OR REPLACE INTO verdict (text_id, policy, text, flags, score) VALUES (?, ?, ?, ?, ?)"
+_ADD_VERDICT = "INSERT OR REPLACE INTO verdict (text_id, policy, text, flags, score, action) VALUES (?, ?, ?, ?, ?, ?)"
 _ADD_REVIEW = """
 INSERT INTO review (product_key, verdict, text) VALUES (?, ?, ?)
 ON CONFLICT (product_key) DO UPDATE SET verdict = excluded.verdict, text = excluded.text
 """
 _RECALL = """
-SELECT t.key, t.id, t.attempt, t.completion, t.ended, t.cut, v.text, v.flags, v.score
+SELECT t.key, t.id, t.attempt, t.completion, t.ended, t.cut, t.run, v.text, v.flags, v.score, v.action
 FROM text AS t LEFT JOIN verdict AS v ON v.text_id = t.id AND v.policy = ?
 WHERE t.key IN
+"""
+_UNSETTLED = """
+SELECT EXISTS (
+    SELECT 1 FROM text AS t LEFT JOIN verdict AS v ON v.text_id = t.id AND v.policy = ?
+    WHERE t.attempt = ? AND coalesce(v.action, 'retry') = 'retry' AND t.ended IN ('eos', 'length')
+        AND NOT EXISTS (SELECT 1 FROM text AS later WHERE later.key = t.key AND later.attempt > t.attempt)
+)
 """
 _PRUNE = """
 DELETE FROM text WHERE run NOT IN (SELECT id FROM run WHERE recipe IN (SELECT value FROM json_each(?)))
@@ -72,8 +76,19 @@ DELETE FROM text WHERE run NOT IN (SELECT id FROM run WHERE recipe IN (SELECT va
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """What `policy` makes of a text: what may be published of it, why not, how good it is, and what becomes of it."""
+
+    policy: str
+    action: str
+    text: str | None = None
+    flags: tuple[str, ...] = ()
+    score: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """One finished prompt: its raw completion, and the verdict of `policy` (text None: none to publish).
+    """One finished prompt: its raw completion, and the verdict on it.
 
     `cut` says that the prompt held only the beginning of its product.
     """
@@ -82,40 +97,28 @@ class Entry:
     attempt: int
     completion: str
     ended: str
-    policy: str
-    text: str | None = None
-    flags: tuple[str, ...] = ()
-    score: int | None = None
+    verdict: Verdict
     cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What the memory holds for a key.
-
-    `judged` False: the policy asked for has not seen this completion yet, so text, flags and score are empty.
-    """
+    """A text of a key, made by the run of that id. `verdict` is None while the policy asked for has not seen it."""
 
     text_id: int
     attempt: int
     completion: str
     ended: str
     cut: bool
-    judged: bool
-    text: str | None = None
-    flags: tuple[str, ...] = ()
-    score: int | None = None
+    run: int
+    verdict: Verdict | None
 
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a policy makes of a text that is already remembered."""
-
-    text_id: int
-    policy: str
-    text: str | None = None
-    flags: tuple[str, ...] = ()
-    score: int | None = None
+    @property
+    def judged(self) -> Verdict:
+        """The verdict, where there must be one."""
+        if self.verdict is None:
+            raise ValueError(f"text {self.text_id}: not judged yet")
+        return self.verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,24 +179,19 @@ class Memory:
     def add(self, run_id: int, entries: Sequence[Entry]) -> None:
         """Commits a batch, whole or not at all; durable when this returns.
 
-        A key that is already there keeps its text and verdict unless the entry's attempt is higher.
+        An attempt that is already there keeps its text and verdict.
         """
         with self._transaction():
-            for entry in sorted(entries, key=lambda entry: entry.key):
+            for entry in sorted(entries, key=lambda entry: (entry.key, entry.attempt)):
                 row = (entry.key, entry.attempt, entry.completion, entry.ended, entry.cut, run_id)
                 for (text_id,) in self._connection.execute(_ADD_TEXT, row).fetchall():
-                    verdict = (text_id, entry.policy, entry.text, _flags_to_json(entry.flags), entry.score)
-                    self._connection.execute(_ADD_VERDICT, verdict)
+                    self._connection.execute(_ADD_VERDICT, (text_id, *_columns(entry.verdict)))
 
-    def add_verdicts(self, verdicts: Sequence[Verdict]) -> None:
-        """Replaces the verdicts on remembered texts, all or none; durable when this returns."""
+    def add_verdicts(self, verdicts: Mapping[int, Verdict]) -> None:
+        """Replaces the verdicts on remembered texts, by their ids, all or none; durable when this returns."""
         with self._transaction():
             self._connection.executemany(
-                _ADD_VERDICT,
-                (
-                    (v.text_id, v.policy, v.text, _flags_to_json(v.flags), v.score)
-                    for v in sorted(verdicts, key=lambda verdict: verdict.text_id)
-                ),
+                _ADD_VERDICT, ((text_id, *_columns(verdicts[text_id])) for text_id in sorted(verdicts))
             )
 
     def add_reviews(self, reviews: Mapping[bytes, Review]) -> None:
@@ -205,18 +203,25 @@ class Memory:
 
     def known(self, keys: Collection[bytes]) -> set[bytes]:
         """Those of `keys` that have a text, however it ended."""
-        return {key for (key,) in self._look_up("SELECT key FROM text WHERE key IN", keys)}
+        return {key for (key,) in self._look_up("SELECT key FROM text WHERE attempt = 0 AND key IN", keys)}
 
-    def recall(self, keys: Collection[bytes], policy: str) -> dict[bytes, Remembered]:
-        """What is remembered of `keys`, with the verdict of `policy`; unknown keys are left out."""
-        return {
-            key: Remembered(
-                text_id, attempt, completion, ended, bool(cut), flags is not None, text, _flags_from_json(flags), score
-            )
-            for key, text_id, attempt, completion, ended, cut, text, flags, score in self._look_up(
-                _RECALL, keys, policy
-            )
-        }
+    def recall(self, keys: Collection[bytes], policy: str) -> dict[bytes, list[Remembered]]:
+        """The texts of `keys` in the order of their attempts, with the verdicts of `policy`; without unknown keys."""
+        found: dict[bytes, list[Remembered]] = {}
+        for key, text_id, attempt, completion, ended, cut, run, text, flags, score, action in self._look_up(
+            _RECALL, keys, policy
+        ):
+            verdict = Verdict(policy, action, text, _flags_from_json(flags), score) if action else None
+            found.setdefault(key, []).append(Remembered(text_id, attempt, completion, ended, bool(cut), run, verdict))
+        for texts in found.values():
+            texts.sort(key=lambda text: text.attempt)
+        return found
+
+    def is_unsettled(self, policy: str, attempt: int) -> bool:
+        """Whether a text of that attempt, and no later one, is to be tried again or has no verdict of `policy` yet."""
+        with _plain_errors(self._path):
+            (found,) = self._connection.execute(_UNSETTLED, (policy, attempt)).fetchone()
+        return bool(found)
 
     def reviews(self, product_keys: Collection[bytes]) -> dict[bytes, Review]:
         """The decisions on `product_keys`; products that nobody reviewed are left out."""
@@ -417,6 +422,10 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def _columns(verdict: Verdict) -> tuple[Any, ...]:
+    return (verdict.policy, verdict.text, _flags_to_json(verdict.flags), verdict.score, verdict.action)
 
 
 def _flags_to_json(flags: Sequence[str]) -> str:

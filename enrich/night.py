@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 from enrich import __version__
 from enrich.author import Author
@@ -15,6 +16,7 @@ from enrich.catalog.publish import Published, check_enrich_columns, former_foote
 from enrich.catalog.read import Catalogue, open_catalogue
 from enrich.catalog.sources import Source, find_sources
 from enrich.catalog.spool import HowToRead
+from enrich.crew import Crew, num_cores
 from enrich.engine.protocol import Figures
 from enrich.errors import (
     PUBLISHED,
@@ -29,17 +31,23 @@ from enrich.errors import (
 )
 from enrich.fates import Fates
 from enrich.memory import Memory
-from enrich.plan import Wanted, wanted
+from enrich.plan import Again, Held, Missing, Rejected, Round, Wanted, wanted
 from enrich.report.progress import Progress
 from enrich.report.summary import Stopwatch, Summary, write_summaries
 from enrich.settings import CatalogueSettings, Settings
 from enrich.signals import stop_on_signals
 from enrich.state import State
 from enrich.text import printable
+from enrich.verdicts import Verdicts
+from enrich.writer import Writer
 
 log = logging.getLogger("enrich")
 
+# Processes that judge texts beside a card: three do more than any card writes.
+_MOST_JUDGES = 4
+
 CheckStop = Callable[[], None]
+Retry = Literal["held", "rejected"]
 
 
 @dataclass(frozen=True)
@@ -51,8 +59,16 @@ class Report:
     folder: Path
 
 
-def run(named: str | Path, output: str | Path | None = None, settings: Settings | None = None) -> Report:
+def run(
+    named: str | Path,
+    output: str | Path | None = None,
+    settings: Settings | None = None,
+    *,
+    retry: Retry | None = None,
+) -> Report:
     """Fills the missing descriptions of a catalogue, a folder or a glob, and publishes the result.
+
+    With `retry` it writes nothing that is missing, but works once more on the rows that are held or rejected.
 
     Raises an `EnrichError` when a single catalogue cannot be published, or when nothing can be done at all;
     of several catalogues one that fails does not stop the others, and is told in the report.
@@ -63,7 +79,7 @@ def run(named: str | Path, output: str | Path | None = None, settings: Settings 
     authors = Authors.choose(settings)
     with state.locked() as check_lock, stop_on_signals() as should_stop, Memory.open(state.memory) as memory:
         folder = state.new_report()
-        night = _Night(settings, authors, state, memory, folder.name, should_stop, check_lock)
+        night = _Night(settings, authors, state, memory, folder.name, should_stop, check_lock, retry)
         summaries: list[Summary] = []
         try:
             for source in selection.sources:
@@ -84,6 +100,7 @@ class _Night:
     name: str
     should_stop: Callable[[], bool]
     check_lock: Callable[[], None]
+    retry: Retry | None
 
     def enrich(self, source: Source, summary: Summary, *, alone: bool) -> None:
         """Plan → generate → publish for one catalogue; what is known is in `summary`, however it ends."""
@@ -112,7 +129,7 @@ class _Night:
         return catalogue, resolve_columns(catalogue.schema, chosen, catalogue.num_rows, route)
 
     def _generate(self, catalogue: Catalogue, columns: Columns, summary: Summary) -> None:
-        """A pass for each author, whose weights are loaded if there is something to write."""
+        """Each author in turn, whose weights are loaded if there is something to write."""
         watch = Stopwatch()
         try:
             for author in self.authors.distinct:
@@ -121,17 +138,47 @@ class _Night:
             summary.generating_seconds = watch.seconds()
 
     def _write(self, author: Author, catalogue: Catalogue, columns: Columns, summary: Summary) -> None:
-        """Writes what is missing of an author's rows and not remembered; every finished batch is committed at once."""
+        """Writes what is missing of an author's rows, then again what may not be published, as often as is allowed."""
         # A run has one recipe: those of further authors are runs of their own.
         name = self.name if author is self.authors.default else f"{self.name} {author.recipe.digest}"
         run_id = self.memory.begin_run(name, author.recipe.digest)
+        with Crew(min(_MOST_JUDGES, num_cores() - 1)) as crew:
+            writer = Writer(author, self.memory, self.should_stop, crew)
+            for what, round_ in self._rounds(author, run_id):
+                self._pass(what, round_, writer, run_id, catalogue, columns, summary)
+
+    def _rounds(self, author: Author, run_id: int) -> Iterator[tuple[str, Round]]:
+        verdicts, retries = Verdicts(self.memory, author.judge), self.settings.quality.retries
+        match self.retry:
+            case "held":
+                for _ in range(max(1, retries)):
+                    yield "trying held rows again", Held(self.memory, verdicts, run_id, max(1, retries))
+            case "rejected":
+                yield "trying rejected rows again", Rejected(self.memory, verdicts, run_id)
+            case None:
+                yield "generating", Missing(self.memory)
+                for attempt in range(retries):
+                    if self.memory.is_unsettled(author.judge.policy, attempt):
+                        yield "trying again", Again(self.memory, verdicts, attempt + 1)
+
+    def _pass(
+        self,
+        what: str,
+        round_: Round,
+        writer: Writer,
+        run_id: int,
+        catalogue: Catalogue,
+        columns: Columns,
+        summary: Summary,
+    ) -> None:
+        """Writes what a round asks for; every finished batch is committed at once."""
         # Keys handed to the engine and not committed yet: with the memory, all that has to be known of duplicates.
         in_flight: set[bytes] = set()
         figures: Figures | None = None
-        with Progress("generating", catalogue.num_rows) as progress:
-            products = self._wanted(author, catalogue, columns, in_flight, progress)
+        with Progress(what, catalogue.num_rows) as progress:
+            products = self._wanted(writer.author, round_, catalogue, columns, in_flight, progress)
             try:
-                for finished in author.write(products, self.memory, self.should_stop):
+                for finished in writer.write(products, again=not isinstance(round_, Missing)):
                     self.memory.add(run_id, finished.entries)
                     in_flight.difference_update(entry.key for entry in finished.entries)
                     progress.wrote(len(finished.entries), finished.tokens)
@@ -145,12 +192,18 @@ class _Night:
                     summary.add(figures)
 
     def _wanted(
-        self, author: Author, catalogue: Catalogue, columns: Columns, in_flight: set[bytes], progress: Progress
+        self,
+        author: Author,
+        round_: Round,
+        catalogue: Catalogue,
+        columns: Columns,
+        in_flight: set[bytes],
+        progress: Progress,
     ) -> Iterator[Wanted]:
         placeholders, recipe_of = self.settings.catalogue.placeholders, self.authors.recipe_of
-        batches = wanted(catalogue, columns, placeholders, author.recipe, recipe_of, self.memory, in_flight)
+        batches = wanted(catalogue, columns, placeholders, author.recipe, recipe_of, round_, in_flight)
         for num_rows, products in batches:
-            in_flight.update(key for key, _ in products)
+            in_flight.update(each.key for each in products)
             for product in products:
                 self._check_stop()
                 yield product
@@ -158,7 +211,7 @@ class _Night:
             self._check_stop()
 
     def _publish(self, catalogue: Catalogue, columns: Columns, output: Path, summary: Summary) -> None:
-        fates = Fates(self.memory, self.authors.recipe_of)
+        fates = Fates(self.memory, self.authors.default.judge, self.authors.recipe_of)
         watch = Stopwatch()
 
         def accept(published: Published) -> None:
@@ -179,7 +232,8 @@ class _Night:
             accept,
             self._check_stop,
         )
-        summary.samples, summary.publishing_seconds = fates.samples, watch.seconds()
+        summary.samples, summary.likeness = fates.samples, fates.alike.likeness()
+        summary.publishing_seconds = watch.seconds()
         summary.status = PUBLISHED_WITH_PENDING if summary.pending else PUBLISHED
 
     def _refuse_too_many(self, summary: Summary) -> None:

@@ -3,20 +3,105 @@
 Both passes over a catalogue ask here what a gap is about, so they can never disagree about a key.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from enrich.catalog.columns import Columns, Described, Gap
 from enrich.catalog.read import Catalogue
-from enrich.memory import Memory
+from enrich.memory import Memory, Remembered
 from enrich.products import Product
-from enrich.recipe import Recipe
+from enrich.recipe import Recipe, product_key
 from enrich.text import clean, is_usable
+from enrich.verdicts import NOT_WRITTEN, Verdicts, best, is_to_be_tried_again, may_be_published
 
-Wanted = tuple[bytes, Product]
 RecipeOf = Callable[[Gap], Recipe]
+
+
+class Wanted(NamedTuple):
+    """A text to write: for which product, and its how manieth attempt it is, from 0."""
+
+    key: bytes
+    product: Product
+    attempt: int = 0
+
+
+class Round(Protocol):
+    """One pass over a catalogue: which of its products are to be written, and at which attempt."""
+
+    def choose(self, products: Mapping[bytes, Product]) -> list[Wanted]: ...
+
+
+@dataclass(frozen=True)
+class Missing:
+    """The first round: what has no text."""
+
+    memory: Memory
+
+    def choose(self, products: Mapping[bytes, Product]) -> list[Wanted]:
+        known = self.memory.known(products.keys())
+        return [Wanted(key, product) for key, product in products.items() if key not in known]
+
+
+@dataclass(frozen=True)
+class Again:
+    """Those of which no text may be published and the best asks for another attempt, up to the attempt `last`."""
+
+    memory: Memory
+    verdicts: Verdicts
+    last: int
+
+    def choose(self, products: Mapping[bytes, Product]) -> list[Wanted]:
+        return [
+            Wanted(key, products[key], texts[-1].attempt + 1)
+            for key, texts in _unreviewed(self.memory, self.verdicts, products).items()
+            if is_to_be_tried_again(texts) and texts[-1].attempt < self.last
+        ]
+
+
+@dataclass(frozen=True)
+class Held:
+    """Those that are held, `attempts` more times within the run of the id `run`."""
+
+    memory: Memory
+    verdicts: Verdicts
+    run: int
+    attempts: int
+
+    def choose(self, products: Mapping[bytes, Product]) -> list[Wanted]:
+        return [
+            Wanted(key, products[key], texts[-1].attempt + 1)
+            for key, texts in _unreviewed(self.memory, self.verdicts, products).items()
+            if best(texts).ended not in NOT_WRITTEN
+            and not may_be_published(best(texts))
+            and sum(text.run == self.run for text in texts) < self.attempts
+        ]
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """Those that the model could not write, once more within the run of the id `run`."""
+
+    memory: Memory
+    verdicts: Verdicts
+    run: int
+
+    def choose(self, products: Mapping[bytes, Product]) -> list[Wanted]:
+        return [
+            Wanted(key, products[key], texts[-1].attempt + 1)
+            for key, texts in _unreviewed(self.memory, self.verdicts, products).items()
+            if best(texts).ended == "failed" and texts[-1].run != self.run
+        ]
+
+
+def _unreviewed(memory: Memory, verdicts: Verdicts, products: Mapping[bytes, Product]) -> dict[bytes, list[Remembered]]:
+    """The texts of products that nobody has decided about, in the order of the products."""
+    texts = verdicts.recall(products)
+    reviewed = {key: product_key(products[key]) for key in texts}
+    decided = memory.reviews(reviewed.values())
+    return {key: texts[key] for key in products if key in texts and reviewed[key] not in decided}
 
 
 def product_of(row: Gap | Described) -> Product | str:
@@ -57,7 +142,7 @@ def _as_text(value: Any) -> str:
             return ""
 
 
-def products_with_keys(gaps: Sequence[Gap], recipe_of: RecipeOf) -> list[Wanted | str]:
+def products_with_keys(gaps: Sequence[Gap], recipe_of: RecipeOf) -> list[tuple[bytes, Product] | str]:
     """For each gap its key and product, or the code for why there is none."""
     products = map(product_of, gaps)
     return [
@@ -72,11 +157,11 @@ def wanted(
     placeholders: Collection[str],
     recipe: Recipe,
     recipe_of: RecipeOf,
-    memory: Memory,
+    round_: Round,
     in_flight: Collection[bytes],
 ) -> Iterator[tuple[int, list[Wanted]]]:
-    """A batch of the catalogue at a time: its number of rows, and the products to write for it by `recipe`,
-    those that are missing, not remembered and not `in_flight`. Rows of other recipes are passed over.
+    """A batch of the catalogue at a time: its number of rows, and what a round has to write for it by `recipe` that
+    is not `in_flight`. Rows of other recipes are passed over.
 
     Duplicates are dropped by looking no further than the batch, what is in flight and the memory, so nothing
     here grows with the catalogue.
@@ -84,7 +169,5 @@ def wanted(
     for batch in catalogue.batches(columns.needed()):
         # By digest: to compare recipes field by field for every row would be felt.
         gaps = [gap for gap in columns.gaps(batch, placeholders) if recipe_of(gap).digest == recipe.digest]
-        new = dict(each for each in products_with_keys(gaps, recipe_of) if not isinstance(each, str))
-        known = memory.known(new.keys())
-        unknown = [(key, new[key]) for key in new if key not in known and key not in in_flight]
-        yield batch.rows.num_rows, unknown
+        products = dict(each for each in products_with_keys(gaps, recipe_of) if not isinstance(each, str))
+        yield batch.rows.num_rows, [each for each in round_.choose(products) if each.key not in in_flight]

@@ -88,6 +88,11 @@ class Template:
         return hashlib.blake2b(json.dumps(canonical).encode(), digest_size=16).hexdigest()
 
     @property
+    def instruction(self) -> str:
+        """What it says beside the product."""
+        return " ".join(part.text for part in self.parts if isinstance(part, Literal))
+
+    @property
     def has_attributes(self) -> bool:
         return any(isinstance(part, Slot) and part.name == "attributes" for part in self.parts)
 

@@ -152,6 +152,72 @@ class PublishSettings(_Section):
     )
 
 
+Code = Literal[
+    "empty",
+    "unsupported_number",
+    "unsupported_material",
+    "unsupported_colour",
+    "unsupported_brand",
+    "unsupported_certification",
+    "unsupported_warranty",
+    "unsupported_origin",
+    "unsupported_compatibility",
+    "forbidden_claim",
+    "html",
+    "prompt_leftover",
+    "instruction_echoed",
+    "title_repeated",
+    "repetition",
+    "wrong_language",
+    "url",
+    "email",
+    "phone",
+    "personal_data",
+    "price",
+    "availability",
+    "first_person",
+    "too_short",
+    "too_long",
+    "cut_off",
+    "trimmed",
+]
+"""What may speak against a text; `enrich_flags` holds these."""
+
+Action = Literal["publish", "retry", "hold"]
+ClaimKind = Literal["material", "colour", "brand", "certification"]
+
+
+class QualitySettings(_Section):
+    """When a text may be published without a person. Changing it judges all texts anew, and writes none anew."""
+
+    locale: Literal["en", "pt"] | None = Field(
+        default=None, description="language that the texts must be in; not looked at when not given"
+    )
+    retries: int = Field(
+        default=2, ge=0, le=20, description="further attempts at a text that may not be published, before it is held"
+    )
+    min_score: int = Field(default=50, ge=0, le=100, description="texts of a lower score are tried again, then held")
+    min_chars: int = Field(default=0, ge=0, description="shorter texts are tried again, then held")
+    max_chars: int | None = Field(
+        default=None,
+        ge=1,
+        description="longer texts are cut back to a full sentence, or tried again; the limit of a sales channel",
+    )
+    actions: dict[Code, Action] = Field(
+        default={}, description="code → publish, retry or hold, in place of the default for that code"
+    )
+    forbidden: dict[str, tuple[str, ...]] = Field(
+        default={},
+        description="claims that no text may make, by what the row must say for it (a category), or by locale, or *",
+    )
+    terms: dict[ClaimKind, tuple[str, ...]] = Field(
+        default={}, description="further words that claim a material, a colour, a brand or a certificate"
+    )
+    allowed: tuple[str, ...] = Field(
+        default=(), description="names and words that never claim anything: the shop's own"
+    )
+
+
 class Settings(_Section):
     """All of it, frozen."""
 
@@ -160,6 +226,7 @@ class Settings(_Section):
     model: ModelSettings = ModelSettings()
     adapters: AdaptersSettings = AdaptersSettings()
     machine: MachineSettings = MachineSettings()
+    quality: QualitySettings = QualitySettings()
     publish: PublishSettings = PublishSettings()
 
     @property

@@ -9,18 +9,21 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from enrich.engine.protocol import Completion, Request
-from enrich.night import Report, run
-from enrich.settings import load_settings
+from enrich.night import Report, Retry, run
+from enrich.settings import Code, load_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
 Row = dict[str, Any]
+
+# The section [quality] under which every text is published but an empty one, for tests of something else.
+PUBLISH_ALL: dict[str, Any] = {"min_score": 0, "actions": dict.fromkeys(get_args(Code), "publish")}
 
 
 def rows_of(num_rows: int, first: int = 0) -> list[Row]:
@@ -42,10 +45,12 @@ def write_catalogue(path: Path, rows: Sequence[Row], row_group_rows: int = 1000)
     return path
 
 
-def enrich(named: str | Path, output: Path | None = None, **sections: Mapping[str, Any]) -> Report:
+def enrich(
+    named: str | Path, output: Path | None = None, *, retry: Retry | None = None, **sections: Mapping[str, Any]
+) -> Report:
     """A run with the echo engine, unless `machine` says another; `sections` are those of the settings file."""
     sections["machine"] = {"engine": "echo", **sections.get("machine", {})}
-    return run(named, output, load_settings(None, sections))
+    return run(named, output, load_settings(None, sections), retry=retry)
 
 
 def zstd(content: bytes) -> bytes:
@@ -75,10 +80,13 @@ def quarantine_of(output: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def texts_in(state: Path) -> dict[bytes, tuple[int, str, int]]:
-    """What a memory holds: key → (row id, completion, run)."""
+def texts_in(state: Path) -> dict[tuple[bytes, int], tuple[int, str, int]]:
+    """What a memory holds: (key, attempt) → (row id, completion, run)."""
     with closing(sqlite3.connect(f"file:{state / 'memory.sqlite'}?mode=ro", uri=True)) as memory:
-        return {key: tuple(rest) for key, *rest in memory.execute("SELECT key, id, completion, run FROM text")}
+        rows = memory.execute("SELECT key, attempt, id, completion, run FROM text").fetchall()
+    texts = {(key, attempt): tuple(rest) for key, attempt, *rest in rows}
+    assert len(texts) == len(rows)
+    return texts
 
 
 def environment(**variables: str) -> dict[str, str]:

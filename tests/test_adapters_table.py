@@ -12,19 +12,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from enrich.author import Author, Finished
 from enrich.authors import Authors
 from enrich.cli import main
 from enrich.engine import model as engine
 from enrich.engine.bases import find_base
 from enrich.errors import ModelUnavailable, SettingsError, Stopped
-from enrich.memory import Entry
-from enrich.products import Product
-from enrich.quality.rules import POLICY
+from enrich.memory import Entry, Verdict
+from enrich.plan import Wanted
 from enrich.settings import load_settings
+from enrich.writer import Finished, Writer
 
 from .engine.conftest import build_adapter, build_tiny, record_training
-from .runs import Row, column, enrich, output_of, read_rows, texts_in, write_catalogue
+from .runs import PUBLISH_ALL, Row, column, enrich, output_of, read_rows, texts_in, write_catalogue
 
 TEMPLATE = "{title}"
 TABLE = {"column": "department", "values": {"Moda": "moda", "Livros": "livros"}}
@@ -54,6 +53,7 @@ def sections(adapters: Any = TABLE, adapter: str = "none", **others: Any) -> dic
         "text": {"template": TEMPLATE, "max_prompt_tokens": 16, "max_new_tokens": 6},
         "model": {"base": "base", "adapter": adapter},
         "adapters": adapters,
+        "quality": PUBLISH_ALL,
     } | others
 
 
@@ -196,14 +196,16 @@ def asked(at_work: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
     """What each adapter is asked to write, in order; its answer is its name and the title."""
     pairs: Asked = []
 
-    def answer(author: Author, products: Iterable[tuple[bytes, Product]], *_: Any) -> Iterator[Finished]:
+    def answer(writer: Writer, wanted: Iterable[Wanted], **_: Any) -> Iterator[Finished]:
+        author = writer.author
         name = author.adapter.folder.name if author.adapter else "bare"
-        for key, product in products:
-            pairs.append((name, product.title))
-            text = f"{name} says {product.title}"
-            yield Finished([Entry(key, 0, text, "eos", POLICY, text)], 1)
+        for each in wanted:
+            pairs.append((name, each.product.title))
+            text = f"{name} says {each.product.title}"
+            verdict = Verdict(author.judge.policy, "publish", text, score=100)
+            yield Finished([Entry(each.key, each.attempt, text, "eos", verdict)], 1)
 
-    monkeypatch.setattr(Author, "write", answer)
+    monkeypatch.setattr(Writer, "write", answer)
     return pairs
 
 

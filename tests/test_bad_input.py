@@ -22,10 +22,10 @@ import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as pe
 import pytest
 
-from enrich.author import Author
 from enrich.errors import EnrichError
 from enrich.night import run
 from enrich.settings import DEFAULT_TEMPLATE, TextSettings, load_settings
+from enrich.writer import Writer
 
 from .conftest import Command, Outcome, Row
 from .runs import zstd
@@ -959,13 +959,13 @@ def check_untouched(given: pa.Table, published: pa.Table) -> None:
 
 def meanwhile(change: Callable[[Path], object], path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Changes the input after it was opened and read once, before the first text is written."""
-    write = Author.write
+    write = Writer.write
 
-    def change_and_write(*arguments: Any) -> Any:
+    def change_and_write(*arguments: Any, **named: Any) -> Any:
         change(path)
-        return write(*arguments)
+        return write(*arguments, **named)
 
-    monkeypatch.setattr(Author, "write", change_and_write)
+    monkeypatch.setattr(Writer, "write", change_and_write)
 
 
 def stored(folder: Path) -> set[Path]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from ftfy.formatting import monospaced_width
@@ -20,15 +20,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enrich.catalog.columns import Gap
-from enrich.describe import Text, _Growing, _history, gap_of, side_by_side
+from enrich.describe import _MEANINGS, Text, _Growing, _history, gap_of, side_by_side
 from enrich.engine.protocol import Completion, EchoGenerator, Request
 from enrich.plan import product_of
 from enrich.products import Product
 from enrich.prompt import ByteTokenizer
+from enrich.settings import Code
 
 from .conftest import Command, Outcome
 from .engine.conftest import build_adapter, build_tiny
-from .runs import ROOT, environment, write_catalogue
+from .runs import PUBLISH_ALL, ROOT, environment, write_catalogue
 
 # A session of its own, with the pseudo-terminal for its controlling one; the echo takes its time over each token.
 CHILD = """
@@ -193,6 +194,20 @@ def test_a_title_that_says_nothing_is_a_usage_error(enrich: Command) -> None:
         assert "title" in outcome.error
 
 
+def test_every_code_is_explained_where_a_text_is_shown(enrich: Command, tmp_path: Path) -> None:
+    said = {}
+    for code, rule in (("too_short", "min_chars = 40"), ("forbidden_claim", "forbidden = { '*' = ['mug'] }")):
+        settings = tmp_path / f"{code}.toml"
+        settings.write_text(f"[quality]\n{rule}\n")
+        outcome = enrich("describe", "Blue mug", "--engine", "echo", "--config", settings)
+        assert (outcome.status, outcome.printed) == (0, "Blue mug\n")
+        said[code] = outcome.said
+    assert [said[code].startswith(f"{code}: ") for code in said] == [True, True]
+    # The control: by default nothing speaks against it.
+    assert enrich("describe", "Blue mug", "--engine", "echo").said == ""
+    assert set(get_args(Code)) <= _MEANINGS.keys()
+
+
 def test_what_publication_would_say_is_said(enrich: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     short = tmp_path / "short.toml"
     short.write_text("[text]\nmax_new_tokens = 4\n")
@@ -246,7 +261,7 @@ def test_each_line_in_is_a_line_out(enrich: Command, monkeypatch: pytest.MonkeyP
     assert [each["ended"] for each in found[:3]] == ["eos", "rejected", "rejected"]
     assert [each["tokens"] for each in found[:2]] == [len(" Blue mug"), 0]
     assert all(each["seconds"] >= 0 for each in found)
-    assert list(found[0]) == ["title", "attributes", "text", "flags", "ended", "tokens", "seconds"]
+    assert list(found[0]) == ["title", "attributes", "text", "flags", "ended", "tokens", "seconds", "unsupported"]
 
 
 def test_what_cannot_be_written_says_why(enrich: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -301,7 +316,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("trained")
     base = build_tiny(folder / "base")
     settings = folder / "enrich.toml"
-    settings.write_text('[text]\ntemplate = "<s> w9 {title} w8"\nmax_new_tokens = 12\n[machine]\ndevice = "cpu"\n')
+    # What a model of random weights says is no description: no matter here.
+    actions = ", ".join(f'{code} = "{action}"' for code, action in PUBLISH_ALL["actions"].items())
+    settings.write_text(
+        '[text]\ntemplate = "<s> w9 {title} w8"\nmax_new_tokens = 12\n[machine]\ndevice = "cpu"\n'
+        f"[quality]\nmin_score = {PUBLISH_ALL['min_score']}\nactions = {{ {actions} }}\n"
+    )
     adapter = build_adapter(folder / "adapter", base)
     return ["--base", str(base), "--adapter", str(adapter), "--config", str(settings)]
 

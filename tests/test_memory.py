@@ -8,7 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from hashlib import blake2b
 from pathlib import Path
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from enrich import memory as memory_module
 from enrich.errors import Busy, IOFailure, NoInput, SettingsError, UsageError
-from enrich.memory import Entry, Memory, Review, Verdict
+from enrich.memory import Entry, Memory, Remembered, Review, Verdict
 
 BATCH = 64
 
@@ -35,10 +35,14 @@ def entry_of(number: int, attempt: int = 0) -> Entry:
         attempt,
         f"raw {number}.{attempt}",
         "length" if number % 3 == 0 else "eos",
-        "policy-1",
-        None if number % 5 == 0 else f"text {number}.{attempt}",
-        flags,
-        number % 101,
+        Verdict(
+            "policy-1",
+            ("publish", "retry", "hold")[number % 7 % 3],
+            None if number % 5 == 0 else f"text {number}.{attempt}",
+            flags,
+            number % 101,
+        ),
+        cut=number % 11 == 0,
     )
 
 
@@ -47,22 +51,24 @@ def fill(path: Path, numbers: range, recipe: str = "recipe") -> None:
         memory.add(memory.begin_run(f"run of {recipe}", recipe), [entry_of(number) for number in numbers])
 
 
-def recalled(path: Path, numbers: range) -> dict[int, tuple[object, ...]]:
-    """What the file holds for each number, read by a connection of its own."""
+def recalled(path: Path, numbers: range) -> dict[int, list[Entry]]:
+    """What the file holds for each number, attempt by attempt, read by a connection of its own."""
     keys = {key_of(number): number for number in numbers}
     with Memory.open(path, read_only=True) as memory:
-        return {
-            keys[key]: (was.attempt, was.completion, was.ended, was.text, was.flags, was.score)
-            for key, was in memory.recall(keys, "policy-1").items()
-        }
+        return {keys[key]: entries_of(key, texts) for key, texts in memory.recall(keys, "policy-1").items()}
 
 
-def expected(numbers: range, attempt: int = 0) -> dict[int, tuple[object, ...]]:
-    return {
-        number: (attempt, entry.completion, entry.ended, entry.text, entry.flags, entry.score)
-        for number in numbers
-        for entry in [entry_of(number, attempt)]
-    }
+def entries_of(key: bytes, texts: Sequence[Remembered]) -> list[Entry]:
+    """What was added, from what is remembered of it."""
+    return [
+        Entry(key, was.attempt, was.completion, was.ended, was.verdict, was.cut)
+        for was in texts
+        if was.verdict is not None
+    ]
+
+
+def expected(numbers: range, *attempts: int) -> dict[int, list[Entry]]:
+    return {number: [entry_of(number, attempt) for attempt in attempts or (0,)] for number in numbers}
 
 
 def check_whole(path: Path) -> None:
@@ -97,8 +103,8 @@ def test_a_hundred_thousand_keys_in_one_look_up(path: Path) -> None:
     with Memory.open(path) as memory:
         assert memory.known(keys) == set(keys[::7])
         found = memory.recall(keys, "policy-1")
-    assert {key: was.completion for key, was in found.items()} == {
-        key_of(number): f"raw {number}.0" for number in range(0, 100_000, 7)
+    assert {key: [was.completion for was in texts] for key, texts in found.items()} == {
+        key_of(number): [f"raw {number}.0"] for number in range(0, 100_000, 7)
     }
 
 
@@ -118,53 +124,185 @@ def test_any_bytes_are_a_key_and_any_text_is_kept(
     with Memory.open(path) as memory:
         memory.add(
             memory.begin_run("run", "recipe"),
-            [Entry(key, 0, raw, "eos", "p", text, tuple(flags)) for key, (raw, text, flags) in entries.items()],
+            [
+                Entry(key, 0, raw, "eos", Verdict("p", "hold", text, tuple(flags)))
+                for key, (raw, text, flags) in entries.items()
+            ],
         )
         found = memory.recall(entries.keys() | strangers, "p")
         assert memory.known(entries.keys() | strangers) == entries.keys()
-    assert {key: (was.completion, was.text, list(was.flags)) for key, was in found.items()} == entries
+    kept = {key: entries_of(key, texts) for key, texts in found.items()}
+    assert {
+        key: (entry.completion, entry.verdict.text, list(entry.verdict.flags)) for key, (entry,) in kept.items()
+    } == entries
+
+
+def others(numbers: range, attempt: int) -> list[Entry]:
+    """Another text and another verdict for each of an attempt."""
+    verdict = Verdict("policy-1", "publish", "other", ("x",), 1)
+    return [Entry(key_of(number), attempt, "other", "eos", verdict) for number in numbers]
 
 
 def test_a_replayed_batch_changes_nothing(path: Path) -> None:
     fill(path, range(20))
     with Memory.open(path) as memory:
         run = memory.begin_run("second night", "recipe")
-        memory.add(run, [Entry(key_of(n), 0, "other", "eos", "policy-1", "other", ("x",), 1) for n in range(20)])
+        memory.add(run, others(range(20), attempt=0))
     assert recalled(path, range(20)) == expected(range(20))
 
 
-def test_only_a_higher_attempt_replaces_a_text_and_its_verdict(path: Path) -> None:
+def test_attempts_stand_side_by_side_and_none_is_ever_overwritten(path: Path) -> None:
     fill(path, range(20))
     with Memory.open(path) as memory:
         run = memory.begin_run("second night", "recipe")
         memory.add(run, [entry_of(n, attempt=2) for n in range(10)])
-        memory.add(run, [entry_of(n, attempt=1) for n in range(10)])
-        assert memory.stats().texts == 20
-    assert recalled(path, range(10)) == expected(range(10), attempt=2)
+        memory.add(run, [entry_of(n, attempt=1) for n in range(5)])
+        assert memory.stats().texts == memory.stats().verdicts == 20 + 10 + 5
+        before = memory.recall([key_of(n) for n in range(20)], "policy-1")
+        for attempt in (2, 1, 0):
+            memory.add(run, others(range(5), attempt))
+        assert memory.recall([key_of(n) for n in range(20)], "policy-1") == before
+        assert memory.stats().texts == memory.stats().verdicts == 35
+    assert recalled(path, range(5)) == expected(range(5), 0, 1, 2)
+    assert recalled(path, range(5, 10)) == expected(range(5, 10), 0, 2)
     assert recalled(path, range(10, 20)) == expected(range(10, 20))
+    # The control: what is refused as a replay is taken as an attempt of its own.
+    with Memory.open(path) as memory:
+        memory.add(run, others(range(5), attempt=3))
+    found = recalled(path, range(5))
+    assert [found[n][3:] for n in range(5)] == [[each] for each in others(range(5), 3)]
+
+
+def test_attempts_of_one_batch_each_keep_their_own_text(path: Path) -> None:
+    with Memory.open(path) as memory:
+        run = memory.begin_run("run", "recipe")
+        memory.add(run, [entry_of(n, attempt) for attempt in (1, 0, 10, 2) for n in range(9, -1, -1)])
+    assert recalled(path, range(10)) == expected(range(10), 0, 1, 2, 10)
+
+
+def test_each_text_names_the_run_that_wrote_it(path: Path) -> None:
+    with Memory.open(path) as memory:
+        first, second = (memory.begin_run(name, "recipe") for name in ("first", "second"))
+        memory.add(first, [entry_of(1), entry_of(2)])
+        memory.add(second, [entry_of(1), entry_of(2, attempt=1), entry_of(3)])
+        found = memory.recall([key_of(n) for n in range(5)], "policy-1")
+    assert {key: [was.run for was in texts] for key, texts in found.items()} == {
+        key_of(1): [first],
+        key_of(2): [first, second],
+        key_of(3): [second],
+    }
+    assert len({was.text_id for texts in found.values() for was in texts}) == 4
 
 
 def test_a_verdict_of_another_policy_is_not_served(path: Path) -> None:
     fill(path, range(4))
     keys = [key_of(n) for n in range(4)]
     with Memory.open(path) as memory:
-        assert all(was.judged for was in memory.recall(keys, "policy-1").values())
+        memory.add(memory.begin_run("second night", "recipe"), [entry_of(3, attempt=1)])
+        assert all(was.verdict for texts in memory.recall(keys, "policy-1").values() for was in texts)
         stale = memory.recall(keys, "policy-2")
-        assert {(was.judged, was.text, was.flags, was.score) for was in stale.values()} == {(False, None, (), None)}
-        assert stale[key_of(3)].completion == "raw 3.0"
-        memory.add_verdicts([Verdict(stale[key_of(n)].text_id, "policy-2", f"anew {n}", ("new",), n) for n in (3, 1)])
-        judged = {key: was for key, was in memory.recall(keys, "policy-2").items() if was.judged}
-        assert {key: (was.text, was.flags, was.score) for key, was in judged.items()} == {
-            key_of(1): ("anew 1", ("new",), 1),
-            key_of(3): ("anew 3", ("new",), 3),
+        assert {was.verdict for texts in stale.values() for was in texts} == {None}
+        assert [was.completion for was in stale[key_of(3)]] == ["raw 3.0", "raw 3.1"]
+        anew = {n: Verdict("policy-2", "hold", f"anew {n}", ("new",), n) for n in (3, 1)}
+        memory.add_verdicts({stale[key_of(n)][-1].text_id: verdict for n, verdict in anew.items()})
+        # Of the two attempts at 3 only the one that was judged has a verdict.
+        judged = {key: [was.verdict for was in texts] for key, texts in memory.recall(keys, "policy-2").items()}
+        assert judged == {key_of(0): [None], key_of(1): [anew[1]], key_of(2): [None], key_of(3): [None, anew[3]]}
+        former = {key: [was.verdict for was in texts] for key, texts in memory.recall(keys, "policy-1").items()}
+        assert former == {
+            key_of(0): [entry_of(0).verdict],
+            key_of(1): [None],
+            key_of(2): [entry_of(2).verdict],
+            key_of(3): [entry_of(3).verdict, None],
         }
-        assert not memory.recall(keys, "policy-1")[key_of(3)].judged
 
 
-def test_a_rejected_text_without_flags_is_still_judged(path: Path) -> None:
+def test_verdicts_are_replaced_all_or_none(path: Path) -> None:
+    fill(path, range(3))
+    keys = [key_of(n) for n in range(3)]
     with Memory.open(path) as memory:
-        memory.add(memory.begin_run("run", "recipe"), [Entry(b"k", 0, "", "failed", "p")])
-        assert memory.recall([b"k"], "p")[b"k"].judged
+        ids = [memory.recall([key], "policy-1")[key][0].text_id for key in keys]
+        good, unstorable = Verdict("policy-2", "publish"), Verdict("policy-2", "publish", "text", (b"no text",))  # type: ignore[arg-type]
+        with pytest.raises(TypeError):
+            memory.add_verdicts({min(ids): good, max(ids): unstorable})
+        assert memory.stats().verdicts == 3
+    assert recalled(path, range(3)) == expected(range(3))
+
+
+def test_a_text_without_text_flags_or_score_is_still_judged(path: Path) -> None:
+    with Memory.open(path) as memory:
+        memory.add(memory.begin_run("run", "recipe"), [Entry(b"k", 0, "", "failed", Verdict("p", "hold"))])
+        (was,) = memory.recall([b"k"], "p")[b"k"]
+        assert was.verdict == Verdict("p", "hold", None, (), None)
+
+
+# --- what is to be tried again ------------------------------------------------------------------------------------
+
+
+def unsettled(path: Path, policy: str = "p") -> list[bool]:
+    """The answer for attempts 0, 1, 2 and 3."""
+    with Memory.open(path, read_only=True) as memory:
+        return [memory.is_unsettled(policy, attempt) for attempt in range(4)]
+
+
+def add(path: Path, *entries: Entry) -> None:
+    with Memory.open(path) as memory:
+        memory.add(memory.begin_run("run", "recipe"), entries)
+
+
+def judged_so(key: bytes, attempt: int, action: str, ended: str = "eos", policy: str = "p") -> Entry:
+    return Entry(key, attempt, "raw", ended, Verdict(policy, action))
+
+
+@pytest.mark.parametrize("ended", ["eos", "length"])
+@pytest.mark.parametrize(("action", "asks"), [("publish", False), ("retry", True), ("hold", False)])
+def test_a_text_is_unsettled_when_its_verdict_asks_for_another_attempt(
+    path: Path, action: str, ended: str, asks: bool
+) -> None:
+    add(path)
+    assert unsettled(path) == [False] * 4
+    add(path, *(judged_so(key_of(n), 0, "publish") for n in range(20)))
+    assert unsettled(path) == [False] * 4
+    add(path, judged_so(b"k", 0, action, ended))
+    assert unsettled(path) == [asks, False, False, False]
+
+
+@pytest.mark.parametrize("ended", ["failed", "refused"])
+@pytest.mark.parametrize("action", ["publish", "retry", "hold"])
+def test_what_was_not_written_is_settled_whatever_its_verdict(path: Path, ended: str, action: str) -> None:
+    add(path, judged_so(b"k", 0, action, ended))
+    assert unsettled(path) == [False] * 4
+    # Nor has it to be judged by another policy.
+    assert unsettled(path, "another") == [False] * 4
+
+
+def test_only_the_last_attempt_at_a_product_is_unsettled(path: Path) -> None:
+    add(path, judged_so(b"one", 0, "retry"), judged_so(b"two", 0, "retry"))
+    assert unsettled(path) == [True, False, False, False]
+    add(path, judged_so(b"one", 1, "retry"))
+    assert unsettled(path) == [True, True, False, False]
+    add(path, judged_so(b"two", 1, "publish"))
+    assert unsettled(path) == [False, True, False, False]
+    add(path, judged_so(b"one", 2, "hold"))
+    assert unsettled(path) == [False] * 4
+    # Nor does it matter that an attempt between was left out, or that a later one failed.
+    add(path, judged_so(b"three", 1, "retry"))
+    assert unsettled(path) == [False, True, False, False]
+    add(path, judged_so(b"three", 3, "hold", "failed"))
+    assert unsettled(path) == [False] * 4
+
+
+def test_a_text_without_a_verdict_of_the_policy_is_unsettled(path: Path) -> None:
+    add(path, judged_so(b"one", 0, "publish"), judged_so(b"two", 0, "retry"), judged_so(b"two", 1, "publish"))
+    assert unsettled(path, "p") == [False] * 4
+    assert unsettled(path, "another") == [True, True, False, False]
+    with Memory.open(path) as memory:
+        found = memory.recall([b"one", b"two"], "another")
+        memory.add_verdicts({found[b"one"][0].text_id: Verdict("another", "publish")})
+        memory.add_verdicts({found[b"two"][1].text_id: Verdict("another", "hold")})
+    # The first text of two has been tried again since: nobody needs a verdict on it.
+    assert unsettled(path, "another") == [False] * 4
+    assert unsettled(path, "p") == [True, True, False, False]
 
 
 def test_the_last_review_of_a_product_counts(path: Path) -> None:
@@ -227,8 +365,9 @@ def test_prune_keeps_the_recipes_the_reviews_and_the_shapes(path: Path) -> None:
 
 _CHILD = """
 import os, signal, sys
+from dataclasses import replace
 from pathlib import Path
-from enrich.memory import Entry, Memory
+from enrich.memory import Memory
 from tests.test_memory import BATCH, entry_of, key_of
 
 path, way = Path(sys.argv[1]), sys.argv[2]
@@ -248,7 +387,7 @@ with Memory.open(path) as memory:
             # The batch is written in the order of its keys, so half of it lies in the open transaction.
             rows = sorted(rows, key=lambda row: row.key)
             row = rows[BATCH // 2]
-            rows[BATCH // 2] = Entry(row.key, 0, row.completion, row.ended, row.policy, row.text, Deadly("x"))
+            rows[BATCH // 2] = replace(row, verdict=replace(row.verdict, flags=Deadly("x")))
         memory.add(run, rows)
         print(number, flush=True)
 """
@@ -309,7 +448,8 @@ def test_an_error_inside_a_batch_leaves_none_of_it_and_the_memory_usable(path: P
     fill(path, range(3))
     with Memory.open(path) as memory:
         run = memory.begin_run("run", "recipe")
-        unstorable = Entry(b"\xff" * 16, 0, "raw", "eos", "p", "text", (b"no text",))  # type: ignore[arg-type]
+        verdict = Verdict("p", "publish", "text", (b"no text",))  # type: ignore[arg-type]
+        unstorable = Entry(b"\xff" * 16, 0, "raw", "eos", verdict)
         with pytest.raises(TypeError):
             memory.add(run, [entry_of(3), unstorable])
         assert memory.known([key_of(3)]) == set()
@@ -430,7 +570,7 @@ def test_a_new_memory_is_private_durable_and_ours(path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     header = path.read_bytes()[:100]
     assert header[68:72] == b"enrc"
-    assert int.from_bytes(header[60:64], "big") == 1
+    assert int.from_bytes(header[60:64], "big") == 2
 
 
 def test_read_only_needs_a_memory_and_never_writes(path: Path) -> None:
@@ -473,12 +613,13 @@ def test_a_database_of_another_program_is_refused_untouched(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_newer_format_is_refused_untouched(path: Path) -> None:
+@pytest.mark.parametrize("version", [1, 3])
+def test_an_older_or_a_newer_format_is_refused_untouched(path: Path, version: int) -> None:
     fill(path, range(3))
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute(f"PRAGMA user_version = {version}")
     before = path.read_bytes()
-    with pytest.raises(SettingsError, match="format 2, and this version reads 1"), Memory.open(path):
+    with pytest.raises(SettingsError, match=f"format {version}, and this version reads 2"), Memory.open(path):
         pass
     assert path.read_bytes() == before
 

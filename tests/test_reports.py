@@ -96,7 +96,7 @@ class _Stopping(Listening):
 
 def test_a_run_that_is_stopped_tells_what_it_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_catalogue(tmp_path / "a.parquet", rows_of(60))
-    monkeypatch.setattr("enrich.author.EchoGenerator", _Stopping([]))
+    monkeypatch.setattr("enrich.writer.EchoGenerator", _Stopping([]))
     with pytest.raises(Stopped):
         enrich(source)
     (summary,) = told(tmp_path / ".enrich")

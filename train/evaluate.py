@@ -18,7 +18,7 @@ from enrich.engine.protocol import Completion, Generator, Request
 from enrich.engine.tiers import Stored, Wish, open_engine
 from enrich.errors import CatalogueError, Stopped
 from enrich.prompt import ModelTokenizer, PromptWriter
-from enrich.quality.rules import judge
+from enrich.quality.judge import Judge
 from enrich.settings import Settings
 from train.measuring.contenders import BASE, IN_FORCE, NEW, Contender, contenders, unseen
 from train.measuring.evaluation import Evaluation, save
@@ -167,15 +167,18 @@ def _run(
     gc.collect()
     torch.cuda.empty_cache()
     tokenizer = ModelTokenizer.load(contender.base.folder)
+    judge = Judge(settings.quality, contender.template.instruction)
+    texts = tokenizer.decode_all([completion.ids for completion in completions])
     written = [
-        Written(pair.product, pair.description, _published(completion, tokenizer), completion.ended)
-        for pair, completion in zip(pairs, completions, strict=True)
+        Written(
+            pair.product,
+            pair.description,
+            judge.judge(text, completion.ended, pair.product).text or "",
+            completion.ended,
+        )
+        for pair, completion, text in zip(pairs, completions, texts, strict=True)
     ]
-    return measure(written, nats, sum(len(example.completion_ids) for example in examples)), written
-
-
-def _published(completion: Completion, tokenizer: ModelTokenizer) -> str:
-    return judge(tokenizer.decode(completion.ids), completion.ended).text or ""
+    return measure(written, nats, sum(len(example.completion_ids) for example in examples), judge), written
 
 
 def _bar(what: str, num_rows: int) -> Any:

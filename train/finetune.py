@@ -37,7 +37,11 @@ from peft import LoraConfig, get_peft_model_state_dict
 from safetensors import SafetensorError
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerFast, PrinterCallback, TrainerCallback
 from transformers.utils import logging as transformers_logging
-from trl import SFTConfig, SFTTrainer, pack_dataset
+from trl import SFTConfig, pack_dataset
+
+# isort: split
+from train.training.packed import NO_LOSS, Collator
+from train.training.trainer import PackedTrainer, can_compile
 
 log = logging.getLogger("enrich")
 
@@ -47,7 +51,6 @@ _MAX_VALIDATION_PAIRS = 2000
 _MAX_STEPS_BETWEEN_CHECKPOINTS = 500
 _PATIENCE = 3
 _WARMUP_SHARE = 0.05
-_NO_LOSS = -100
 _RECORD = "request.json"
 
 
@@ -138,7 +141,7 @@ class _Run:
             raise CatalogueError(f"{self.data}: no pair to learn from fits into {self.preset.sequence_tokens} tokens")
         with _quiet():
             trainer = self._trainer(train, validation, writer.tokenizer.eos_id)
-            clock = Clock(sum(map(sum, train["seq_lengths"])), _synchronise)
+            clock = Clock(sum(map(sum, train.with_format(None)["seq_lengths"])), _synchronise)
             trainer.add_callback(clock)
             trainer.train(resume_from_checkpoint=_last_checkpoint(self.work))
         if self.should_stop():
@@ -187,9 +190,9 @@ class _Run:
             )
         if not len(examples):
             return examples
-        return pack_dataset(examples.with_format(None), self.preset.sequence_tokens, "bfd")
+        return pack_dataset(examples.with_format(None), self.preset.sequence_tokens, "bfd").with_format("numpy")
 
-    def _trainer(self, train: Dataset, validation: Dataset, eos_id: int) -> SFTTrainer:
+    def _trainer(self, train: Dataset, validation: Dataset, eos_id: int) -> PackedTrainer:
         device = pick_device(self.settings.machine.device)
         number = _number(self.preset, device)
         module = load_trainable(self.base, dtype=number, quantize=self.preset.quantize, device=device)
@@ -197,12 +200,15 @@ class _Run:
         callbacks: list[TrainerCallback] = [StopWhen(self.should_stop), Progress()]
         if len(validation):
             callbacks.append(EarlyStoppingCallback(_PATIENCE))
-        trainer = SFTTrainer(
+        trainer = PackedTrainer(
             model=module,
             args=arguments,
             train_dataset=train,
             eval_dataset=validation if len(validation) else None,
             processing_class=_tokenizer(self.base, eos_id),
+            data_collator=Collator(
+                self.preset.sequence_tokens, self.preset.row_tokens if can_compile(device, number) else None
+            ),
             peft_config=_lora(self.preset),
             callbacks=callbacks,
         )
@@ -225,18 +231,15 @@ class _Run:
             learning_rate=preset.learning_rate,
             lr_scheduler_type="cosine",
             warmup_steps=math.ceil(_WARMUP_SHARE * steps),
-            optim="adamw_torch",
+            optim="adamw_torch_fused",
             per_device_train_batch_size=preset.batch_sequences,
             per_device_eval_batch_size=preset.batch_sequences,
             gradient_accumulation_steps=preset.sequences_per_step // preset.batch_sequences,
             gradient_checkpointing=preset.gradient_checkpointing,
-            bf16=number == torch.bfloat16,
             fp16=number == torch.float16,
             # The cards that have bfloat16 have TF32 too.
             tf32=(number == torch.float32 and pick_dtype("auto", device) == torch.bfloat16) or None,
             use_cpu=device.type == "cpu",
-            packing=True,
-            max_length=preset.sequence_tokens,
             # They are tokenised, labelled and packed by now.
             dataset_kwargs={"skip_prepare_dataset": True},
             shuffle_dataset=False,
@@ -251,13 +254,15 @@ class _Run:
             restore_callback_states_from_checkpoint=True,
             logging_steps=max(1, steps // 200),
             logging_first_step=True,
+            # It would ask the card after every step.
+            logging_nan_inf_filter=False,
             seed=SEED,
             data_seed=SEED,
             disable_tqdm=True,
             report_to="none",
         )
 
-    def _export(self, trainer: SFTTrainer, clock: Clock) -> Trained:
+    def _export(self, trainer: PackedTrainer, clock: Clock) -> Trained:
         partial = self.work / "adapter"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
@@ -270,7 +275,7 @@ class _Run:
         shutil.rmtree(self.work, ignore_errors=True)
         return Trained(self.out, training["validation_loss"], clock.tokens_per_second)
 
-    def _training(self, trainer: SFTTrainer, clock: Clock) -> dict[str, Any]:
+    def _training(self, trainer: PackedTrainer, clock: Clock) -> dict[str, Any]:
         """How it went, as `training.json` tells it. Times in seconds, losses in nats a token."""
         losses = [each["eval_loss"] for each in trainer.state.log_history if "eval_loss" in each]
         return {
@@ -281,6 +286,7 @@ class _Run:
             "epochs": round(trainer.state.epoch or 0.0, 3),
             "trained_tokens": clock.tokens,
             "training_seconds": round(clock.seconds, 2),
+            "first_step_seconds": round(clock.first_step_seconds, 2),
             "tokens_per_second": clock.tokens_per_second,
             "peak_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
             "log": trainer.state.log_history,
@@ -299,7 +305,7 @@ def tokenised(rows: pa.Table, writer: PromptWriter, max_tokens: int) -> dict[str
         completion = writer.completion_ids(pair.description)
         if not prompt.refused and completion is not None and len(prompt.ids) + len(completion) <= max_tokens:
             columns["input_ids"].append([*prompt.ids, *completion])
-            columns["labels"].append([_NO_LOSS] * len(prompt.ids) + completion)
+            columns["labels"].append([NO_LOSS] * len(prompt.ids) + completion)
     return columns
 
 

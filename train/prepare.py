@@ -20,9 +20,11 @@ from enrich.catalog.publish import former_footer
 from enrich.catalog.read import Catalogue, open_catalogue
 from enrich.catalog.sources import find_sources
 from enrich.catalog.spool import HowToRead
+from enrich.crew import Crew, num_cores
 from enrich.engine.bases import EMBEDDED, find_base
 from enrich.errors import CatalogueError, SettingsError, Stopped
 from enrich.prompt import Template
+from enrich.quality.duplicates import Digests
 from enrich.report.progress import Progress
 from enrich.settings import CatalogueSettings, Settings, home
 from enrich.text import printable
@@ -30,8 +32,6 @@ from train.pairs import RECORD
 from train.prepare_settings import PrepareSettings
 from train.preparing.boilerplate import SeenTexts, Sketch
 from train.preparing.candidates import Candidates, Reader
-from train.preparing.crew import Crew, num_cores
-from train.preparing.duplicates import Digests
 from train.preparing.folder import fresh_folder
 from train.preparing.funnel import CUT, Funnel
 from train.preparing.prepared_folder import Fates, Written, write_pairs

@@ -6,7 +6,7 @@ Splittable Pseudorandom Number Generators), so that neither neighbours nor inter
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -16,6 +16,8 @@ from enrich.settings import TextSettings
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _MIX = (0xBF58476D1CE4E5B9 - (1 << 64), 0x94D049BB133111EB - (1 << 64))
 _NOISE_BITS = 24
+# Near enough to the likeliest text to be as good, far enough to be another. No setting: it would change every key.
+_TEMPERATURE_AGAIN, _TOP_P_AGAIN = 0.7, 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,10 @@ class Sampling:
     def of(cls, text: TextSettings) -> "Sampling":
         """What the settings say."""
         return cls(text.temperature, text.top_k, text.top_p, text.repetition_penalty, text.seed)
+
+    def again(self) -> "Sampling":
+        """For further attempts: where the likeliest token is taken, which would give the same text, some are drawn."""
+        return self if self.draws else replace(self, temperature=_TEMPERATURE_AGAIN, top_p=_TOP_P_AGAIN)
 
     @property
     def draws(self) -> bool:

@@ -52,10 +52,10 @@ class Wish:
     batch_rows: int | None = None
 
     @classmethod
-    def of(cls, settings: Settings, prefix_ids: tuple[int, ...]) -> "Wish":
-        """What the settings say."""
+    def of(cls, settings: Settings, prefix_ids: tuple[int, ...], *, again: bool = False) -> "Wish":
+        """What the settings say; with `again`, for further attempts."""
         text, machine = settings.text, settings.machine
-        sampling = Sampling.of(text)
+        sampling = Sampling.of(text).again() if again else Sampling.of(text)
         return cls(prefix_ids, text.max_prompt_tokens, text.max_new_tokens, sampling, machine.slots, machine.batch_rows)
 
 

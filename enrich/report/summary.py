@@ -10,6 +10,7 @@ import orjson
 
 from enrich import durable
 from enrich.engine.protocol import Figures
+from enrich.quality.alike import Likeness
 
 VERSION = 1
 
@@ -34,6 +35,7 @@ class Summary:
     engine: Figures | None = None
     publishing_seconds: float = 0.0
     samples: list[tuple[str, str]] = field(default_factory=list)
+    likeness: Likeness | None = None
     error: str | None = None
     status: int = 0
 
@@ -89,6 +91,13 @@ def _engine_line(engine: Figures) -> str:
     )
 
 
+def _likeness_line(found: Likeness) -> str:
+    return (
+        f"  of {found.texts:,} texts {found.near_duplicates / found.texts:.1%} are nearly another's, and "
+        f"{found.with_opening / found.texts:.1%} begin with “{found.opening}”"
+    )
+
+
 def lines(summary: Summary) -> list[str]:
     """The summary as a person reads it after a run."""
     fates = Counter(summary.statuses)
@@ -120,6 +129,8 @@ def lines(summary: Summary) -> list[str]:
         )
     if summary.engine:
         found.append(_engine_line(summary.engine))
+    if summary.likeness:
+        found.append(_likeness_line(summary.likeness))
     for title, text in summary.samples:
         found += [f"  · {title}", f"    {text}"]
     return found

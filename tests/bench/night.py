@@ -26,6 +26,9 @@ from enrich.report.summary import lines
 from enrich.settings import Settings, load_settings
 from tests.bench.tinyllama import build_base, trained_tokenizer
 
+# Every text is judged, none is tried again: further rounds would write others than the engine alone does.
+ONE_ROUND = {"quality": {"retries": 0}}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -36,7 +39,11 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     titles = read_titles(options.titles, options.missing)
     with tempfile.TemporaryDirectory() as folder:
-        settings = tinyllama_settings(Path(folder) / "base", titles) if options.tinyllama else load_settings()
+        settings = (
+            tinyllama_settings(Path(folder) / "base", titles)
+            if options.tinyllama
+            else load_settings(overrides=ONE_ROUND)
+        )
         night = measure_night(Path(folder), titles, settings)
         alone = measure_engine(titles, settings)
     tell("engine within the night, of its own rate", share=night / alone)
@@ -44,7 +51,7 @@ def main() -> None:
 
 def tinyllama_settings(folder: Path, titles: list[str]) -> Settings:
     build_base(folder, trained_tokenizer(titles))
-    return load_settings(overrides={"model": {"base": str(folder), "adapter": "none"}})
+    return load_settings(overrides={"model": {"base": str(folder), "adapter": "none"}, **ONE_ROUND})
 
 
 def read_titles(path: Path, count: int) -> list[str]:
@@ -77,7 +84,7 @@ def measure_night(folder: Path, titles: list[str], settings: Settings) -> float:
 def measure_engine(titles: list[str], settings: Settings) -> float:
     author = Author.choose(settings)
     assert author.base
-    model = author._load(author.base)
+    model = author.load()
     prompts = author.prompts.write([Product(title) for title in titles])
     requests = [Request(at.to_bytes(16, "big"), each.ids) for at, each in enumerate(prompts) if each.ids]
     wish = Wish.of(author.settings, author.prompts.prefix_ids)

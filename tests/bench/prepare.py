@@ -23,8 +23,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from enrich.quality.duplicates import NUM_HASHES
 from tests.bench.invented import _LETTERS
-from train.preparing.duplicates import NUM_HASHES
 
 _CHUNK = 8192
 _NUM_WORDS = 40_000

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from train.preparing.duplicates import NUM_HASHES, digests, leaders, near_leaders, rows_per_band, signatures
+from enrich.quality.duplicates import NUM_HASHES, digests, leaders, near_leaders, rows_per_band, signatures
 
 
 def shingles(text: str) -> set[bytes]:

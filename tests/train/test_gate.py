@@ -24,6 +24,8 @@ IN_FORCE = Figures(
     num_numbers=300,
     unsupported_numbers=0.2,
     texts_with_unsupported=0.2,
+    texts_with_claims=0.3,
+    held=0.4,
 )
 BETTER = replace(IN_FORCE, loss=1.9, loss_per_byte=0.475)
 

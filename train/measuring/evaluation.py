@@ -93,8 +93,8 @@ def read_decision(folder: Path, adapter: Adapter, in_force: Adapter | None) -> D
 def _told(figures: Figures) -> str:
     return (
         f"loss {figures.loss:.3f} nats per token, {figures.ended:.1%} ended, {figures.repetition:.1%} repeated, "
-        f"{figures.texts_with_unsupported:.1%} with unsupported numbers, chrF {figures.chrf:.1f}, "
-        f"ROUGE-L {figures.rouge_l:.3f}, {figures.num_rows} rows"
+        f"{figures.texts_with_unsupported:.1%} with unsupported numbers, {figures.held:.1%} held, "
+        f"chrF {figures.chrf:.1f}, ROUGE-L {figures.rouge_l:.3f}, {figures.num_rows} rows"
     )
 
 

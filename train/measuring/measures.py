@@ -13,11 +13,13 @@ from sacrebleu.metrics.chrf import CHRF
 
 from enrich.engine.protocol import Ended
 from enrich.products import Product
-from train.measuring.quantities import quantities, unsupported
+from enrich.quality.judge import Judge
+from enrich.quality.quantities import quantities
+from enrich.quality.rules import copies_title, repetition
+from enrich.quality.words import Text, words_of
 
 _WORD = re.compile(r"\w+")
 _OPENING_WORDS = 3
-_NGRAM = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Figures:
 
     `loss` is in nats per token, `loss_per_byte` in nats per UTF-8 byte of the references: contenders whose
     tokenizers differ can only be compared by the latter. Both count the end token. An empty text is no ended one.
+    Unsupported numbers and claims, and the texts that would be held, are what the judge of the night finds.
     """
 
     num_rows: int
@@ -52,14 +55,18 @@ class Figures:
     num_numbers: int
     unsupported_numbers: float
     texts_with_unsupported: float
+    texts_with_claims: float
+    held: float
 
 
-def measure(written: Sequence[Written], nats: float, num_tokens: int) -> Figures:
+def measure(written: Sequence[Written], nats: float, num_tokens: int, judge: Judge) -> Figures:
     """Figures of at least one text; `nats` is the cross entropy summed over the references' `num_tokens`."""
     texts = [each.text for each in written]
     references = [each.reference for each in written]
-    invented = [len(unsupported(each.text, each.product)) for each in written]
-    num_numbers = sum(len(quantities(text)) for text in texts)
+    spans = [[span.kind for span in judge.spans(each.text, each.product)] for each in written]
+    invented = [kinds.count("number") for kinds in spans]
+    read = map(Text.of, texts)
+    num_numbers = sum(len(quantities(text.folded, text.words)) for text in read)
     return Figures(
         num_rows=len(written),
         num_tokens=num_tokens,
@@ -71,10 +78,12 @@ def measure(written: Sequence[Written], nats: float, num_tokens: int) -> Figures
         length_ratio=sum(map(len, texts)) / sum(map(len, references)),
         distinct_openings=distinct_openings(texts),
         title_copies=_share(copies_title(each.text, each.product.title) for each in written),
-        repetition=fmean(map(repetition, texts)),
+        repetition=fmean(repetition(words_of(text)) for text in texts),
         num_numbers=num_numbers,
         unsupported_numbers=sum(invented) / max(num_numbers, 1),
         texts_with_unsupported=_share(map(bool, invented)),
+        texts_with_claims=_share(map(bool, spans)),
+        held=_share(judge.judge(each.text, each.ended, each.product).action != "publish" for each in written),
     )
 
 
@@ -93,19 +102,6 @@ def rouge_l(texts: Sequence[str], references: Sequence[str]) -> float:
 def distinct_openings(texts: Sequence[str]) -> float:
     """The share of the texts' first three words that are distinct: near 0 when all texts begin alike."""
     return len({tuple(_words(text)[:_OPENING_WORDS]) for text in texts}) / len(texts)
-
-
-def copies_title(text: str, title: str) -> bool:
-    """Whether a text is the title, or begins with it and adds fewer than three words."""
-    said, copied = _words(text), _words(title)
-    return said[: len(copied)] == copied and len(said) - len(copied) < _OPENING_WORDS
-
-
-def repetition(text: str) -> float:
-    """The share of a text's 4-grams of words that it has said before; 0 for a text too short to have any."""
-    words = _words(text)
-    grams = [tuple(words[at : at + _NGRAM]) for at in range(len(words) - _NGRAM + 1)]
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def _share(holds: Iterable[bool]) -> float:

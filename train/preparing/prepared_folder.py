@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from enrich.quality.duplicates import Digests, Indices, leaders, near_leaders
 from train.pairs import FILE_SCHEMA, PAIR_SCHEMA, SPLITS
-from train.preparing.duplicates import Digests, Indices, leaders, near_leaders
 from train.preparing.funnel import MAX_SAMPLES, Funnel, Sample, sample
 from train.preparing.spool import Spool, unpacked
 

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from enrich.prompt import ByteTokenizer, ModelTokenizer, PromptWriter, Template, Tokenizer
+from enrich.quality.duplicates import NUM_HASHES, Digests, Indices, Signatures, digests, signatures
 from train.pairs import PAIR_SCHEMA, SPLITS, Pair, pairs_of, products_of
 from train.prepare_settings import PrepareSettings
 from train.preparing.boilerplate import Sketch, cut, hashes, sentences
 from train.preparing.byte_level import is_byte_level
-from train.preparing.duplicates import NUM_HASHES, Digests, Indices, Signatures, digests, signatures
 from train.preparing.filters import fault, folded
 from train.preparing.funnel import CUT, Funnel
 from train.preparing.lengths import Lengths

@@ -6,10 +6,14 @@ Knows nothing of what it runs. How many processes there are can never be seen in
 import os
 import pickle
 import signal
+import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import lru_cache
 from multiprocessing import get_context
 from types import TracebackType
@@ -18,6 +22,8 @@ from typing import Any, Self, TypeVar
 import pyarrow as pa
 
 from enrich.errors import IOFailure
+
+_SECONDS_BETWEEN_LOOKS = 1.0
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -56,8 +62,9 @@ class Crew:
         waiting: deque[Future[Result]] = deque()
         try:
             for item in items:
-                waiting.append(self._processes().submit(_apply, pickled, item))
-                if len(waiting) > 2 * self._num_processes:
+                with _main_hidden():
+                    waiting.append(self._processes().submit(_apply, pickled, item))
+                while waiting and (waiting[0].done() or len(waiting) > 2 * self._num_processes):
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -68,16 +75,37 @@ class Crew:
     def _processes(self) -> ProcessPoolExecutor:
         if self._pool is None:
             # Forking would copy whatever threads Arrow and the tokenizer have started, locked as they are.
-            self._pool = ProcessPoolExecutor(self._num_processes, get_context("spawn"), _begin)
+            self._pool = ProcessPoolExecutor(self._num_processes, get_context("spawn"), _begin, (os.getpid(),))
         return self._pool
 
 
-def _begin() -> None:
-    # Ctrl-C reaches the whole group: the parent decides what becomes of it.
+@contextmanager
+def _main_hidden() -> Iterator[None]:
+    """A process that is spawned imports the main module, and a script without a guard would run once more in each."""
+    main = sys.modules["__main__"]
+    kept: dict[str, Any] = {name: main.__dict__[name] for name in ("__file__", "__spec__") if name in main.__dict__}
+    main.__dict__.update(dict.fromkeys(kept))
+    try:
+        yield
+    finally:
+        main.__dict__.update(kept)
+
+
+def _begin(parent: int) -> None:
+    # Ctrl-C reaches the whole group, and so does what stops a service: the parent decides what becomes of it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
     # As many threads in each process would only take turns.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     pa.set_cpu_count(1)
+
+
+def _leave_with(parent: int) -> None:
+    """Ends this process once its parent is gone: nobody would tell it, and it would wait for work for ever."""
+    while os.getppid() == parent:
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    os._exit(0)
 
 
 def _apply(pickled: bytes, item: Any) -> Any:

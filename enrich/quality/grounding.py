@@ -1,0 +1,260 @@
+"""Whether a text claims more than its row says.
+
+Every claim of a checkable kind (numbers, materials, colours, brands and names, certificates, warranties, origin,
+compatibility) must be supported by the title, the chosen attributes or the category: said there, said there in other
+words or another unit, or a case of what is said there. What is not checkable, such as `perfect for travel`, passes.
+"""
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+from enrich.products import Product
+from enrich.quality.claims import Certified, Claim, Code, Counted, Named, Said, Warranty
+from enrich.quality.lexicon import LANGUAGES, Found, Language, Lexicon, language_of, word_list
+from enrich.quality.names import names
+from enrich.quality.phrases import Phrase, phrases
+from enrich.quality.quantities import Quantity, quantities
+from enrich.quality.row import Row
+from enrich.quality.words import Text, Word, fold, words
+from enrich.settings import ClaimKind
+
+Kind = Literal["number", "material", "colour", "brand", "certification", "warranty", "origin", "compatibility"]
+
+# Letters and digits in one word: WX-450, IP67, 4K. A unit behind a number is none.
+_CODE = re.compile(r"(?<![\w-])(?=[\w-]*\d)(?=[\w-]*[^\W\d_])[^\W_]+(?:-[^\W_]+)*(?![\w-])")
+# Within so many words the one belongs to the other.
+_WORDS_APART, _WORDS_NEAR = 6, 2
+_ARTICLES = ("the", "o", "a", "os", "as")
+_AND = ("and", "or", "e", "ou")
+_ORDINAL = re.compile(r"\d+(?:st|nd|rd|th|[ªº]|s)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A claim that the row does not support: its kind, and its place in the text."""
+
+    kind: Kind
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """The check. `terms` are an operator's own words by kind of claim, `allowed` words that never are a claim."""
+
+    terms: Mapping[ClaimKind, Sequence[str]] = field(default_factory=dict)
+    allowed: Sequence[str] = ()
+
+    def unsupported(self, text: Text, product: Product) -> list[Span]:
+        """The claims of a text that its product does not support, in order."""
+        claims = list(_Reading(text, self.lexicons[language_of(text.words)], self.never).claims())
+        if not claims:
+            return []
+        row = Row(product, self.lexicons[None])
+        return sorted((span for span, claim in claims if not claim.holds_in(row)), key=lambda span: span.start)
+
+    @cached_property
+    def lexicons(self) -> Mapping[Language | None, Lexicon]:
+        """For texts by their language; None for all."""
+        found: dict[Language | None, Lexicon] = {each: Lexicon.of([each], self._own_terms) for each in LANGUAGES}
+        return {**found, None: Lexicon.of(LANGUAGES, self._own_terms)}
+
+    @cached_property
+    def never(self) -> frozenset[str]:
+        """The allowed words, folded."""
+        return frozenset(word.text for said in self.allowed for word in words(fold(said)))
+
+    @cached_property
+    def _own_terms(self) -> Mapping[str, Sequence[str]]:
+        return {("name" if kind == "brand" else kind): spellings for kind, spellings in self.terms.items()}
+
+
+_Placed = tuple[Span, Claim]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A text, read for claims."""
+
+    text: Text
+    lexicon: Lexicon
+    never: frozenset[str]
+
+    @property
+    def words(self) -> Sequence[Word]:
+        return self.text.words
+
+    def claims(self) -> Iterator[_Placed]:
+        """Every claim, with what decides whether a row supports it; of those that overlap the first kind's."""
+        taken = _Taken()
+        terms = list(self.lexicon.find(self.words))
+        for found in terms:
+            if found.term.kind == "idiom":
+                taken.add(*self._place(found))
+        for found in terms:
+            if found.term.kind == "certification" and taken.add(*self._place(found)):
+                yield Span("certification", *self._place(found)), Certified(self._text_of(found), found.term.concept)
+        for phrase in phrases(self.text.text, self.text.said):
+            if taken.add(phrase.start, phrase.end):
+                yield Span(phrase.kind, phrase.start, phrase.end), self._of_phrase(phrase)
+        yield from self._numbers(taken)
+        yield from self._concepts(terms, taken)
+        yield from self._names(terms, taken)
+
+    def _numbers(self, taken: "_Taken") -> Iterator[_Placed]:
+        counted = self._counted
+        for match in _CODE.finditer(self.text.folded) if self._has_digit else ():
+            if not self._is_measure(match, counted) and not _ORDINAL.fullmatch(match[0]) and taken.add(*match.span()):
+                yield Span("number", *match.span()), Code("".join(filter(str.isalnum, match[0])))
+        is_sum = not word_list("sums").isdisjoint(self.text.said)
+        for each in counted:
+            if self._is_count(each) and taken.add(each.start, each.end):
+                yield Span("number", each.start, each.end), Counted(each, self._compared(each), is_sum)
+
+    def _is_count(self, each: Quantity) -> bool:
+        """Whether a number claims something: any in digits or with a unit, a written out one if it counts parts."""
+        if each.unit is not None or self.text.folded[each.start].isdigit():
+            return True
+        before, after = self._around(each)
+        return after[0] in word_list("counted") or (
+            before[0] in ("of", "de", "com") and before[1] in word_list("set_of")
+        )
+
+    def _compared(self, each: Quantity) -> str:
+        """`less` or `more` where the number is a bound; empty where it is one itself."""
+        before, _ = self._around(each)
+        if before[0] == "than":
+            return "more" if before[1] == "more" else "less"
+        if before[0] == "de":
+            return next((what for what in ("less", "more") if before[1] in word_list(what)), "")
+        return next((what for what in ("less", "more") if before[0] in word_list(what)), "")
+
+    def _around(self, each: Quantity) -> tuple[tuple[str, str], tuple[str, str]]:
+        """The two words before a number, the nearer first, and the two behind it."""
+        first = bisect_left(self._starts, each.start)
+        last = bisect_left(self._starts, each.end)
+        said = [word.text for word in self.words]
+        before = [*reversed(said[max(0, first - 2) : first]), "", ""]
+        after = [*said[last : last + 2], "", ""]
+        return (before[0], before[1]), (after[0], after[1])
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        return [word.start for word in self.words]
+
+    @cached_property
+    def _counted(self) -> list[Quantity]:
+        return quantities(self.text.folded, self.words)
+
+    @property
+    def _has_digit(self) -> bool:
+        return any(map(str.isdigit, self.text.folded))
+
+    @staticmethod
+    def _is_measure(match: re.Match[str], counted: Sequence[Quantity]) -> bool:
+        """Whether a number and its unit, or numbers with an x between them, are the whole of a word."""
+        if re.fullmatch(r"\d+(?:x\d+)+", match[0]):
+            return True
+        return any(each.start == match.start() and each.unit is not None for each in counted) or (
+            # 6-piece, 3-in-1, two numbers and plain words.
+            bool(re.fullmatch(r"\d+(?:-[^\W\d_]{2,})+(?:-\d+)?", match[0]))
+        )
+
+    def _concepts(self, terms: Sequence[Found], taken: "_Taken") -> Iterator[_Placed]:
+        passed = -1
+        for found in terms:
+            term = found.term
+            if term.kind not in ("colour", "material"):
+                continue
+            # Glides over cotton and linen: what the one is not, the other is not.
+            follows = found.first - 2 == passed and self.words[found.first - 1].text in _AND
+            if follows or not self._is_claim(found):
+                passed = found.last - 1
+            else:
+                if self.never.issuperset(self._text_of(found)) or not taken.add(*self._place(found)):
+                    continue
+                yield Span(term.kind, *self._place(found)), Said(self._text_of(found), term.concept)
+
+    def _is_claim(self, found: Found) -> bool:
+        before = self.words[found.first - 1].text if found.first else ""
+        if before in _ARTICLES and found.first > 1:
+            before = self.words[found.first - 2].text
+        after = self.words[found.last].text if found.last < len(self.words) else ""
+        if found.term.exact and self.text.text[slice(*self._place(found))].lower() != found.term.exact:
+            return False
+        if found.term.unsure and not self._is_meant(found, before, after):
+            return False
+        if found.term.kind == "material" and self._is_not_made_of(found, before, after):
+            return False
+        return not self._goes_with(found)
+
+    def _is_not_made_of(self, found: Found, before: str, after: str) -> bool:
+        near = {word.text for word in self.words[max(0, found.first - _WORDS_NEAR) : found.first]}
+        return (
+            before in word_list("not_made_before")
+            or after in word_list("not_made_after")
+            or not near.isdisjoint(word_list("not_made_near"))
+        )
+
+    def _goes_with(self, found: Found) -> bool:
+        """Whether it is said of something else that goes with the product: pairs well with black jeans."""
+        said = [word.text for word in self.words[max(0, found.first - _WORDS_APART) : found.first]]
+        together = max((at for at, word in enumerate(said) if word in word_list("together")), default=0)
+        return not word_list("goes").isdisjoint(said[:together])
+
+    @staticmethod
+    def _is_meant(found: Found, before: str, after: str) -> bool:
+        if found.term.kind == "colour":
+            cues = word_list("colour_cues")
+            if after in cues or before in cues:
+                return True
+            parts = word_list("parts")
+            return not found.term.is_food and (before in word_list("shades") or after in parts or before in parts)
+        return after in word_list("parts") or before in word_list("made_of")
+
+    def _names(self, terms: Sequence[Found], taken: "_Taken") -> Iterator[_Placed]:
+        for found in terms:
+            start, end = self._place(found)
+            # A known name is one only with its capital: `apple` is a fruit.
+            if found.term.kind == "name" and not self.text.text[start].islower() and taken.add(start, end):
+                yield Span("brand", start, end), Said(self._text_of(found), found.term.concept)
+        for first, last in names(self.text.text, self.words):
+            start, end = self.words[first].start, self.words[last - 1].end
+            tokens = [word.text for word in self.words[first:last]]
+            if not self.never.issuperset(tokens) and taken.add(start, end):
+                yield Span("brand", start, end), Said(tokens, "")
+
+    def _of_phrase(self, phrase: Phrase) -> Claim:
+        inside = [word for word in self.words if phrase.start <= word.start < phrase.end]
+        counted = [each for each in self._counted if phrase.start <= each.start < phrase.end]
+        named = [word.text for word in inside if phrase.named[0] <= word.start < phrase.named[1]]
+        if phrase.kind == "warranty":
+            return Warranty(counted, [word.text for word in inside])
+        nothing = word_list("small")
+        if phrase.kind == "compatibility":
+            nothing |= word_list("no_names")
+        return Named([each for each in named if each not in nothing])
+
+    def _place(self, found: Found) -> tuple[int, int]:
+        return self.words[found.first].start, self.words[found.last - 1].end
+
+    def _text_of(self, found: Found) -> list[str]:
+        return [word.text for word in self.words[found.first : found.last]]
+
+
+class _Taken:
+    """Places of a text that some claim, or an idiom, has already."""
+
+    def __init__(self) -> None:
+        self._places: list[tuple[int, int]] = []
+
+    def add(self, start: int, end: int) -> bool:
+        """Takes a place; False where a part of it is taken."""
+        if any(start < other_end and other_start < end for other_start, other_end in self._places):
+            return False
+        self._places.append((start, end))
+        return True

@@ -1,0 +1,56 @@
+"""Names in a text: brands, makers, products; whatever has a capital where grammar asks for none."""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from enrich.quality.lexicon import word_list
+from enrich.quality.words import Word
+
+# Behind these a sentence begins, and with it a capital; of a list every item may begin with one.
+_BEGINS = re.compile(r"(?:[.!?:;…•|\n\"“”«»()\[\]*–—-]|^)\W*$")
+_SHARE_OF_A_HEADING = 0.6
+
+
+def names(text: str, words: Sequence[Word]) -> Iterator[tuple[int, int]]:
+    """The names of a text, as its words from the first up to the one behind the last.
+
+    A capital at the beginning of a sentence says nothing unless another one follows; neither do capitals where nearly
+    every word has one.
+    """
+    no_names = word_list("no_names")
+    capital = [text[word.start].isupper() for word in words]
+    if sum(capital) > _SHARE_OF_A_HEADING * max(1, len(words)):
+        return
+    at = 0
+    while at < len(words):
+        if not capital[at]:
+            at += 1
+            continue
+        last = at + 1
+        while last < len(words) and _goes_on(text, words, capital, last):
+            last += 1
+        first = at + 1 if _begins_a_sentence(text, words[at]) and not _is_marked(text, words[at]) else at
+        at = last
+        while first < last and words[first].text in no_names:
+            first += 1
+        while last > first and words[last - 1].text in no_names:
+            last -= 1
+        if first < last:
+            yield first, last
+
+
+def _goes_on(text: str, words: Sequence[Word], capital: Sequence[bool], at: int) -> bool:
+    between = text[words[at - 1].end : words[at].start]
+    return capital[at] and between.strip(" '’s-") == "" and len(between) <= 3
+
+
+def _begins_a_sentence(text: str, word: Word) -> bool:
+    return bool(_BEGINS.search(text, max(0, word.start - 4), word.start)) if word.start else True
+
+
+def _is_marked(text: str, word: Word) -> bool:
+    """A trade mark's sign, a possessive, or a capital inside: a name even there."""
+    inside = text[word.start + 1 : word.end]
+    behind = text[word.end : word.end + 2]
+    mixed = any(map(str.isupper, inside)) and not inside.isupper()
+    return mixed or behind[:1] in ("™", "®")

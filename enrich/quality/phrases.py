@@ -1,0 +1,112 @@
+"""Claims that are whole phrases: warranties, where something is made, what it works with.
+
+Each is found by a pattern, tried only where one of its cue words stands.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from enrich.quality.lexicon import word_list
+from enrich.quality.words import words_of
+
+PhraseKind = Literal["warranty", "origin", "compatibility"]
+
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """A phrase, and the place of what it names: a country, a device."""
+
+    kind: PhraseKind
+    start: int
+    end: int
+    named: tuple[int, int]
+
+
+_COUNT = (
+    r"(?:\d+|one|two|three|four|five|six|seven|eight|ten|twelve|twenty"
+    r"|um|uma|dois|duas|tr[eê]s|quatro|cinco|seis|sete|oito|dez|doze|vinte)"
+)
+_PERIOD = r"(?:years?|yrs?|months?|days?|weeks?|anos?|m[eê]s(?:es)?|dias?|semanas?)"
+# What is named begins with a capital or a digit, whatever the case of the rest; small words may lie between.
+# As in iPhone, too.
+_CAPITAL = r"(?-i:[A-ZÀ-Ý0-9]|i(?=[A-Z]))"
+_NAME = rf"{_CAPITAL}[\w'’+-]*(?:\s+(?:(?:of|de|da|do|and|e|or|ou|the|&)\s+)?{_CAPITAL}[\w'’+-]*)*"
+_STOP = (
+    r"(?:and|or|so|for|while|making|with|that|which|to|in|on|at|as|by|from|without|when|thanks|"
+    r"e|ou|para|com|que|em|no|na|por|sem|gra[cç]as)\b"
+)
+_THING = rf"[\w'’+/-]+(?:\s+(?!{_STOP})[\w'’+/-]+){{0,4}}"
+_FURTHER = rf"(?:\s*(?:,|and|or|e|ou)\s+{_CAPITAL}[\w'’+-]*(?:\s+{_CAPITAL}[\w'’+-]*)*)*"
+
+_WARRANTY = rf"""
+    (?:(?:{_COUNT}|full|a)[\s-]+)? (?:{_PERIOD}[\s-]+)?
+    (?:(?:limited|full|extended|manufacturer(?:['’]s)?|international|lifetime|satisfaction|money[\s-]back|quality
+        |replacement|no[\s-]questions[\s-]asked)[\s-]+)*
+    \b(?P<named>warrant(?:y|ies)|guarantee)\b (?!\s+(?:you|that|to|a|the|your|success|satisfaction)\b)
+    (?:\s+(?:of|for)\s+(?:a\s+)?(?:{_COUNT}\s+{_PERIOD}|life))?
+"""
+_MONEY_BACK = r"""
+    (?P<named>money[\s-]back|full\s+refund|lifetime\s+replacement|satisfaction\s+guaranteed|devolução\s+d[oe]\s+(?:seu\s+)?dinheiro
+      |dinheiro\s+de\s+volta|reembolso\s+total|satisfação\s+garantida)\b
+"""
+_GARANTIA = rf"""
+    (?:{_COUNT}\s+{_PERIOD}\s+de\s+)? \b(?P<named>garantia)\b
+    (?:\s+(?:de\s+fábrica|d[oe]\s+fabricante|de\s+satisfação|estendida|limitada|total|vital[ií]cia|contra\s+defeitos|internacional
+        |nacional|eterna))*
+    (?:\s+(?:de|por|com)\s+(?:até\s+)?{_COUNT}\s+{_PERIOD})? (?:\s+(?:vital[ií]cia|de\s+fábrica|d[oe]\s+fabricante))?
+"""
+_MADE_IN = r"""
+    \b(?:product\s+of\s+|(?:made|manufactured|imported|(?:hand[\s-]?)?crafted|hand[\s-]?made|assembled|produced|sourced|grown|woven|built
+        |hand[\s-]?woven|knitted|sewn|stitched|designed|brewed|roasted|milled|bottled|forged)
+    (?:\s+(?:entirely|proudly|directly|exclusively|locally|and\s+\w+|by\s+hand|with\s+care|with\s+pride))*
+    \s+(?:in|from)\s+) (?:the\s+)?(?:[a-z]+\s+of\s+)?
+    (?P<named>(?-i:[A-ZÀ-Ý])\w*(?:\s+(?-i:[A-ZÀ-Ý])\w*){0,2})
+"""
+_FEITO_EM = r"""
+    \b(?:fabricad|feit|importad|produzid|confeccionad|cultivad|montad|costurad)[oa]s?
+    (?:\s+(?:artesanalmente|à\s+mão|integralmente|inteiramente|diretamente|localmente|com\s+orgulho))*
+    \s+(?:n[oa]s?|em|d[oa]s?|de)\s+ (?P<named>(?-i:[A-ZÀ-Ý])\w*(?:\s+(?:(?:de|do|da)\s+)?(?-i:[A-ZÀ-Ý])\w*){0,2})
+"""
+_WORKS_WITH = rf"""
+    \b(?:fits?|works?(?:\s+\w+ly)?\s+with|pairs?\s+with|syncs?\s+with|connects?\s+to|integrates?\s+with|supports)\s+
+    (?P<named>(?:all|most|any|every)\s+{_THING}|(?:your\s+|the\s+|an?\s+)?{_NAME}(?:\s+\w+(?=[.,;]))?)
+"""
+_SERVE_EM = rf"""
+    \b(?:servem?|funcionam?|encaixam?(?:-se)?|adaptam?(?:-se)?)(?:\s+perfeitamente)?\s+(?:em|com|para|a|n[oa]s?|às?|aos?)\s+
+    (?P<named>(?:tod[oa]s?|qualquer|a\s+maioria)\s+(?:[oa]s?\s+|d[oa]s?\s+)?{_THING}
+      |(?:(?-i:[oa]s?)\s+)?(?:[a-zà-ý]+\s+(?:de\s+[a-zà-ý]+\s+)?)?{_NAME})
+"""
+_WRITTEN: dict[PhraseKind, list[str]] = {
+    "warranty": [_WARRANTY, _MONEY_BACK, _GARANTIA],
+    "origin": [
+        _MADE_IN,
+        r"\b(?P<named>(?-i:[A-Z])[a-z]+)[\s-](?:made|crafted|manufactured|built|imported)\b",
+        r"\blocally[\s-](?P<named>made|manufactured|produced|sourced)\b",
+        _FEITO_EM,
+        r"\b(?:de\s+)?origem\s+(?P<named>[a-zà-ý]+(?:n[ao]|s[ao]|ês|esa|ol|ola|ã|ão|eir[oa]|ega|ego))\b",
+    ],
+    "compatibility": [
+        rf"\bcompatible\s+with\s+(?P<named>{_THING}{_FURTHER})",
+        _WORKS_WITH,
+        rf"\b(?:designed|made|built|suitable)\s+(?:to\s+fit|for)\s+(?:use\s+with\s+)?(?:all\s+|most\s+|the\s+)?(?P<named>{_NAME})",
+        rf"\bcompat[ií]ve(?:l|is)\s+com\s+(?:(?:tod[oa]s?|a\s+maioria|[oa]s?|d[oa]s?)\s+)*(?P<named>{_THING}{_FURTHER})",
+        _SERVE_EM,
+    ],
+}
+_PATTERNS = {
+    kind: [re.compile(pattern, re.VERBOSE | re.IGNORECASE) for pattern in patterns]
+    for kind, patterns in _WRITTEN.items()
+}
+
+
+def phrases(text: str, said: frozenset[str]) -> Iterator[Phrase]:
+    """The phrases of a text; `said` are its folded words."""
+    for kind, patterns in _PATTERNS.items():
+        if word_list(f"cues_{kind}").isdisjoint(said):
+            continue
+        for pattern in patterns:
+            for match in pattern.finditer(text):
+                if kind != "compatibility" or word_list("anything").isdisjoint(words_of(match["named"])):
+                    yield Phrase(kind, match.start(), match.end(), match.span("named"))

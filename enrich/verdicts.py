@@ -1,0 +1,63 @@
+"""What today's judge makes of the texts that are remembered, and which of a product's texts is the best."""
+
+from collections.abc import Mapping, Sequence
+
+from enrich.memory import Memory, Remembered, Verdict
+from enrich.products import Product
+from enrich.quality.judge import Judge
+
+# How texts end that the model did not write.
+NOT_WRITTEN = ("failed", "refused")
+
+
+class Verdicts:
+    """The memory as a judge sees it: a text without a verdict of today's policy is judged and its verdict stored."""
+
+    def __init__(self, memory: Memory, judge: Judge) -> None:
+        self._memory, self._judge = memory, judge
+
+    @property
+    def judge(self) -> Judge:
+        return self._judge
+
+    def recall(self, products: Mapping[bytes, Product]) -> dict[bytes, list[Remembered]]:
+        """The texts of products by their keys, in the order of their attempts; keys without a text are left out."""
+        texts = self._memory.recall(products.keys(), self._judge.policy)
+        unjudged = {
+            text.text_id: verdict_on(self._judge, text.completion, text.ended, products[key])
+            for key, some in texts.items()
+            for text in some
+            if text.verdict is None
+        }
+        if unjudged:
+            self._memory.add_verdicts(unjudged)
+            texts.update(self._memory.recall(products.keys(), self._judge.policy))
+        return texts
+
+
+def verdict_on(judge: Judge, completion: str, ended: str, product: Product) -> Verdict:
+    """The verdict to remember; a text that was not written is none to judge."""
+    if ended in NOT_WRITTEN:
+        return Verdict(judge.policy, "hold")
+    found = judge.judge(completion, ended, product)
+    return Verdict(judge.policy, found.action, found.text, found.flags, found.score)
+
+
+def best(texts: Sequence[Remembered]) -> Remembered:
+    """Of a product's texts the one to publish, else the one to show: by score, of equals the first."""
+    return max(texts, key=lambda text: (may_be_published(text), _score(text), -text.attempt))
+
+
+def may_be_published(text: Remembered) -> bool:
+    """Whether it may go out without a person; an empty text never does."""
+    return text.ended not in NOT_WRITTEN and text.judged.action == "publish" and bool(text.judged.text)
+
+
+def is_to_be_tried_again(texts: Sequence[Remembered]) -> bool:
+    """Whether none may be published, and the best asks for another attempt."""
+    found = best(texts)
+    return not may_be_published(found) and found.judged.action == "retry"
+
+
+def _score(text: Remembered) -> int:
+    return -1 if text.judged.score is None else text.judged.score

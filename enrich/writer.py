@@ -1,0 +1,145 @@
+"""Writing: products in, judged texts out, by an author whose model is loaded for the first of them."""
+
+from collections.abc import Callable, Iterable, Iterator
+from copy import copy
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from itertools import chain, islice
+from typing import TYPE_CHECKING
+
+from enrich.author import Author
+from enrich.crew import Crew
+from enrich.engine.protocol import Completion, EchoGenerator, Figures, Generator, Request
+from enrich.errors import Stopped
+from enrich.memory import Entry, Memory
+from enrich.plan import Wanted
+from enrich.prompt import Prompt
+from enrich.quality.judge import Judge
+from enrich.verdicts import verdict_on
+
+if TYPE_CHECKING:
+    from enrich.engine.model import Model
+
+# Products whose prompts are tokenised together.
+_WINDOW = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Texts that finished together, ready to be remembered; how many tokens they took; what the engine did so far."""
+
+    entries: list[Entry]
+    tokens: int
+    figures: Figures | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _InFlight:
+    wanted: Wanted
+    prompt: Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Texts to judge: what was asked for, the completion and how it ended, of each; and what goes with them."""
+
+    texts: list[tuple[Wanted, bool, str, str]]
+    tokens: int
+    figures: Figures | None
+
+
+@dataclass(frozen=True)
+class Writer:
+    """An author at work. `write` may be called once for each round; the model stays loaded between them."""
+
+    author: Author
+    memory: Memory
+    should_stop: Callable[[], bool]
+    crew: Crew
+    _in_flight: dict[bytes, _InFlight] = field(default_factory=dict)
+
+    def write(self, wanted: Iterable[Wanted], *, again: bool = False) -> Iterator[Finished]:
+        """Writes a text for each product and yields them as their batches finish, ready to be remembered.
+
+        With `again`, an author who always takes the likeliest token draws: the same attempt would give the same text.
+        On `Stopped` what is finished comes first.
+        """
+        wanted = iter(wanted)
+        first = next(wanted, None)
+        if first is None:
+            return
+        self._in_flight.clear()
+        generator = self._generator(again=again)
+        stopped: list[Stopped] = []
+        try:
+            batches = self._batches(generator, chain([first], wanted), stopped)
+            yield from self.crew.in_order(partial(_judged, self.author.judge), batches, alone=not self._is_on_card)
+        finally:
+            generator.close()
+        if stopped:
+            raise stopped[0]
+
+    def _batches(self, generator: Generator, wanted: Iterator[Wanted], stopped: list[Stopped]) -> Iterator[_Batch]:
+        """Completions that finish together, as texts. A stop ends them and is noted: the last are judged still."""
+        completions: list[Completion] = []
+        try:
+            for completion in generator.generate(self._requests(wanted)):
+                completions.append(completion)
+                if len(completions) >= generator.batch_rows:
+                    yield self._batch(completions, generator.figures)
+                    completions = []
+        except Stopped as error:
+            stopped.append(error)
+        yield self._batch(completions, generator.figures)
+
+    def _requests(self, wanted: Iterator[Wanted]) -> Iterator[Request]:
+        """The prompts, in order; each is noted as in flight until it finishes."""
+        while window := list(islice(wanted, _WINDOW)):
+            prompts = self.author.prompts.write([each.product for each in window])
+            for each, prompt in zip(window, prompts, strict=True):
+                self._in_flight[each.key] = _InFlight(each, prompt)
+                yield Request(each.key, prompt.ids, each.attempt)
+
+    def _batch(self, completions: list[Completion], figures: Figures | None) -> _Batch:
+        texts = self.author.prompts.tokenizer.decode_all([completion.ids for completion in completions])
+        finished = []
+        for completion, text in zip(completions, texts, strict=True):
+            asked = self._in_flight.pop(completion.key)
+            failed = "refused" if asked.prompt.refused else "failed"
+            written = (text, str(completion.ended)) if completion.ended != "failed" else ("", failed)
+            finished.append((asked.wanted, asked.prompt.cut, *written))
+        # As they are by now: the engine goes on counting.
+        return _Batch(finished, sum(len(completion.ids) for completion in completions), copy(figures))
+
+    def _generator(self, *, again: bool) -> Generator:
+        settings = self.author.settings
+        if self.author.base is None:
+            return EchoGenerator(settings.text.max_new_tokens)
+        from enrich.engine.tiers import Stored, Wish, open_engine
+
+        model = self._model
+        place = f"{model.device_name} {self.author.recipe.digest}"
+        stored = Stored(
+            get=lambda name: self.memory.shape(f"{name} {place}"),
+            put=lambda name, shapes: self.memory.set_shape(f"{name} {place}", shapes),
+        )
+        wish = Wish.of(settings, self.author.prompts.prefix_ids, again=again)
+        return open_engine(model, wish, stored, self.should_stop, kind=settings.machine.engine)
+
+    @property
+    def _is_on_card(self) -> bool:
+        """Where the model needs the cores itself, processes beside it would only take them away."""
+        return self.author.base is not None and self._model.device.type == "cuda"
+
+    @cached_property
+    def _model(self) -> "Model":
+        return self.author.load()
+
+
+def _judged(judge: Judge, batch: _Batch) -> Finished:
+    """In whatever process there is."""
+    entries = [
+        Entry(asked.key, asked.attempt, text, ended, verdict_on(judge, text, ended, asked.product), cut=cut)
+        for asked, cut, text, ended in batch.texts
+    ]
+    return Finished(entries, batch.tokens, batch.figures)
