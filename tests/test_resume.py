@@ -186,7 +186,7 @@ def test_of_two_runs_at_once_one_publishes_and_the_other_says_so(tmp_path: Path,
 
 @pytest.mark.model
 @pytest.mark.timeout(600)
-def test_a_model_killed_twenty_times_writes_what_an_undisturbed_one_writes(tmp_path: Path) -> None:
+def test_a_model_killed_twelve_times_writes_what_an_undisturbed_one_writes(tmp_path: Path) -> None:
     if not (home() / "models" / "smollm2-135m").is_dir():
         pytest.skip("the embedded model is not there: make model")
     config = tmp_path / "enrich.toml"
@@ -216,17 +216,18 @@ def test_a_model_killed_twenty_times_writes_what_an_undisturbed_one_writes(tmp_p
         killed = 0
         for chain in ("one", "two"):
             place = Place(nursery, tmp_path / chain, catalogue, "--config", config)
-            for link in range(10):
+            for link in range(6):
                 # Right behind a commit, and at any time of the batch that follows.
                 killed += place.run(kill_after=(1, chance.random() * 0.8 if link % 2 else 0.0)) == KILLED
                 assert not place.output.exists()
             assert place.run() == 0, place.log.read_text()
             assert place.output.read_bytes() == whole.output.read_bytes()
-            assert len({run for _, _, run in place.texts().values()}) >= 10
-        assert killed == 20
+            assert len({run for _, _, run in place.texts().values()}) >= 6
+        assert killed == 12
     found = read_rows(whole.output)
-    assert len(whole.texts()) == len(rows) - 12
-    # Eight tokens may hold nothing but white space, and such a text is held.
+    texts = whole.texts()
+    assert len({key for key, _ in texts}) == len(rows) - 12
+    assert {attempt for _, attempt in texts} == {0, 1}
     assert [row["enrich_status"] == "kept" for row in found] == [place % 5 == 0 for place in range(60)]
     assert {row["enrich_status"] for row in found} <= {"kept", "generated", "held"}
     # The control: texts differ, so that equal bytes say something.

@@ -47,4 +47,7 @@ def _judged(judge: Judge, batch: Sequence[Labelled]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    # By its name: other processes cannot find a function of `__main__`.
+    from tests.bench import quality
+
+    quality.main()

@@ -38,7 +38,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_twenty_steps_from_pairs_to_a_decision(
     own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    short = replace(settings.PRESETS["smollm2-cpu"], sequence_tokens=96, sequences_per_step=1)
+    short = replace(settings.PRESETS["smollm2-cpu"], sequence_tokens=96, sequences_per_step=1, batch_sequences=1)
     monkeypatch.setitem(settings.PRESETS, "smollm2-cpu", short)
     pairs = tmp_path / "pairs.jsonl"
     lines = (ROOT / "samples" / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
