@@ -30,6 +30,8 @@ _CODE = re.compile(r"(?<![\w-])(?=[\w-]*\d)(?=[\w-]*[^\W\d_])[^\W_]+(?:-[^\W_]+)
 _WORDS_APART, _WORDS_NEAR = 6, 2
 _ARTICLES = ("the", "o", "a", "os", "as")
 _AND = ("and", "or", "e", "ou")
+# The number of an item: `2. Plastic`.
+_LISTED = re.compile(r"(?:(?<=^)|(?<=[\s:;.]))\d{1,2}[.)]\s?[^\W\d]")
 _ORDINAL = re.compile(r"\d+(?:st|nd|rd|th|[ªº]|s)?")
 
 
@@ -112,7 +114,11 @@ class _Reading:
                 yield Span("number", *match.span()), Code("".join(filter(str.isalnum, match[0])))
         is_sum = not word_list("sums").isdisjoint(self.text.said)
         for each in counted:
-            if self._is_count(each) and taken.add(each.start, each.end):
+            if (
+                self._is_count(each)
+                and not _LISTED.match(self.text.text, each.start)
+                and taken.add(each.start, each.end)
+            ):
                 yield Span("number", each.start, each.end), Counted(each, self._compared(each), is_sum)
 
     def _is_count(self, each: Quantity) -> bool:
@@ -190,9 +196,15 @@ class _Reading:
             return False
         if found.term.kind == "material" and self._is_not_made_of(found, before, after):
             return False
+        # White hair, cabelos brancos.
+        if found.term.kind == "colour" and (after in word_list("others_after") or before in word_list("others_before")):
+            return False
         return not self._goes_with(found)
 
     def _is_not_made_of(self, found: Found, before: str, after: str) -> bool:
+        # A touch of silk, efeito de mármore.
+        if before in ("of", "de") and found.first > 1:
+            before = self.words[found.first - 2].text
         near = {word.text for word in self.words[max(0, found.first - _WORDS_NEAR) : found.first]}
         return (
             before in word_list("not_made_before")

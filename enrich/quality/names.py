@@ -3,12 +3,13 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from enrich.quality.lexicon import word_list
+from enrich.quality.lexicon import countries, word_list
 from enrich.quality.words import Word
 
 # Behind these a sentence begins, and with it a capital; of a list every item may begin with one.
-_BEGINS = re.compile(r"(?:[.!?:;…•|\n\"“”«»()\[\]*–—-]|^)\W*$")
+_BEGINS = re.compile(r"(?:[.!?:;…•|/\n\"“”«»()\[\]*–—-]|^)\W*$")
 _SHARE_OF_A_HEADING = 0.6
+_SHORT = 3
 
 
 def names(text: str, words: Sequence[Word]) -> Iterator[tuple[int, int]]:
@@ -31,12 +32,23 @@ def names(text: str, words: Sequence[Word]) -> Iterator[tuple[int, int]]:
             last += 1
         first = at + 1 if _begins_a_sentence(text, words[at]) and not _is_marked(text, words[at]) else at
         at = last
-        while first < last and words[first].text in no_names:
+        while first < last and _is_none(text, words[first], no_names):
             first += 1
-        while last > first and words[last - 1].text in no_names:
+        while last > first and _is_none(text, words[last - 1], no_names):
             last -= 1
         if first < last:
             yield first, last
+
+
+def _is_none(text: str, word: Word, no_names: frozenset[str]) -> bool:
+    """A known word, a country, a short abbreviation (LTE, XIX), or what a list calls its item (`Size:`)."""
+    said = text[word.start : word.end]
+    return (
+        word.text in no_names
+        or word.text in countries()
+        or (len(said) <= _SHORT and said.isupper())
+        or text[word.end : word.end + 1] == ":"
+    )
 
 
 def _goes_on(text: str, words: Sequence[Word], capital: Sequence[bool], at: int) -> bool:
@@ -45,7 +57,11 @@ def _goes_on(text: str, words: Sequence[Word], capital: Sequence[bool], at: int)
 
 
 def _begins_a_sentence(text: str, word: Word) -> bool:
-    return bool(_BEGINS.search(text, max(0, word.start - 4), word.start)) if word.start else True
+    if not word.start:
+        return True
+    before = text[word.start - 1]
+    is_sign = not (before.isalnum() or before.isspace() or before in "'’-&")
+    return is_sign or bool(_BEGINS.search(text, max(0, word.start - 4), word.start))
 
 
 def _is_marked(text: str, word: Word) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from enrich.quality.lexicon import word_list
+from enrich.quality.lexicon import countries, word_list
 from enrich.quality.words import words_of
 
 PhraseKind = Literal["warranty", "origin", "compatibility"]
@@ -58,10 +58,10 @@ _GARANTIA = rf"""
     (?:\s+(?:de|por|com)\s+(?:até\s+)?{_COUNT}\s+{_PERIOD})? (?:\s+(?:vital[ií]cia|de\s+fábrica|d[oe]\s+fabricante))?
 """
 _MADE_IN = r"""
-    \b(?:product\s+of\s+|(?:made|manufactured|imported|(?:hand[\s-]?)?crafted|hand[\s-]?made|assembled|produced|sourced|grown|woven|built
-        |hand[\s-]?woven|knitted|sewn|stitched|designed|brewed|roasted|milled|bottled|forged)
+    \b(?:product\s+of\s+|(?:imported|sourced)\s+from\s+|(?:made|manufactured|imported|(?:hand[\s-]?)?crafted|hand[\s-]?made|assembled|produced|sourced|grown|woven
+        |built|hand[\s-]?woven|knitted|sewn|stitched|designed|brewed|roasted|milled|bottled|forged)
     (?:\s+(?:entirely|proudly|directly|exclusively|locally|and\s+\w+|by\s+hand|with\s+care|with\s+pride))*
-    \s+(?:in|from)\s+) (?:the\s+)?(?:[a-z]+\s+of\s+)?
+    \s+in\s+) (?:the\s+)?(?:[a-z]+\s+of\s+)?
     (?P<named>(?-i:[A-ZÀ-Ý])\w*(?:\s+(?-i:[A-ZÀ-Ý])\w*){0,2})
 """
 _FEITO_EM = r"""
@@ -70,7 +70,7 @@ _FEITO_EM = r"""
     \s+(?:n[oa]s?|em|d[oa]s?|de)\s+ (?P<named>(?-i:[A-ZÀ-Ý])\w*(?:\s+(?:(?:de|do|da)\s+)?(?-i:[A-ZÀ-Ý])\w*){0,2})
 """
 _WORKS_WITH = rf"""
-    \b(?:fits?|works?(?:\s+\w+ly)?\s+with|pairs?\s+with|syncs?\s+with|connects?\s+to|integrates?\s+with|supports)\s+
+    \b(?:fits|(?<=to\s)fit|(?<=will\s)fit|(?<=can\s)fit|works?(?:\s+\w+ly)?\s+with|pairs?\s+with|syncs?\s+with|connects?\s+to|integrates?\s+with|supports(?!\s+(?:up\b|\d)))\s+
     (?P<named>(?:all|most|any|every)\s+{_THING}|(?:your\s+|the\s+|an?\s+)?{_NAME}(?:\s+\w+(?=[.,;]))?)
 """
 _SERVE_EM = rf"""
@@ -82,7 +82,7 @@ _WRITTEN: dict[PhraseKind, list[str]] = {
     "warranty": [_WARRANTY, _MONEY_BACK, _GARANTIA],
     "origin": [
         _MADE_IN,
-        r"\b(?P<named>(?-i:[A-Z])[a-z]+)[\s-](?:made|crafted|manufactured|built|imported)\b",
+        rf"\b(?P<named>{'|'.join(sorted(countries()))})[\s-](?:made|crafted|manufactured|built|imported)\b",
         r"\blocally[\s-](?P<named>made|manufactured|produced|sourced)\b",
         _FEITO_EM,
         r"\b(?:de\s+)?origem\s+(?P<named>[a-zà-ý]+(?:n[ao]|s[ao]|ês|esa|ol|ola|ã|ão|eir[oa]|ega|ego))\b",
