@@ -126,9 +126,9 @@ class _Reading:
         if each.unit is not None or self.text.folded[each.start].isdigit():
             return True
         before, after = self._around(each)
-        return after[0] in word_list("counted") or (
-            before[0] in ("of", "de", "com") and before[1] in word_list("set_of")
-        )
+        # Three oversized glasses.
+        counts = after[1] if after[0] in word_list("adjectives") else after[0]
+        return counts in word_list("counted") or (before[0] in ("of", "de", "com") and before[1] in word_list("set_of"))
 
     def _compared(self, each: Quantity) -> str:
         """`less` or `more` where the number is a bound; empty where it is one itself."""
@@ -178,28 +178,45 @@ class _Reading:
                 continue
             # Glides over cotton and linen: what the one is not, the other is not.
             follows = found.first - 2 == passed and self.words[found.first - 1].text in _AND
-            if follows or not self._is_claim(found):
+            if follows or self._is_of_something_else(found):
                 passed = found.last - 1
-            else:
-                if self.never.issuperset(self._text_of(found)) or not taken.add(*self._place(found)):
-                    continue
+            elif (
+                self._is_meant(found)
+                and not self.never.issuperset(self._text_of(found))
+                and taken.add(*self._place(found))
+            ):
                 yield Span(term.kind, *self._place(found)), Said(self._text_of(found), term.concept)
 
-    def _is_claim(self, found: Found) -> bool:
+    def _is_meant(self, found: Found) -> bool:
+        """Whether a word that may be a colour or a material is meant as one."""
+        term, (before, after) = found.term, self._beside(found)
+        if term.exact and self.text.text[slice(*self._place(found))].lower() != term.exact:
+            return False
+        if not term.unsure:
+            return True
+        parts = word_list("parts")
+        if term.kind == "material":
+            return after in parts or before in word_list("made_of")
+        cues = word_list("colour_cues")
+        if after in cues or before in cues:
+            return True
+        if before in word_list("shades"):
+            return not (term.is_food and before in word_list("flavours"))
+        return not term.is_food and (after in parts or before in parts)
+
+    def _is_of_something_else(self, found: Found) -> bool:
+        """White hair, wood glue, a touch of silk, a belt that pairs well with black jeans."""
+        before, after = self._beside(found)
+        if found.term.kind == "colour" and (after in word_list("others_after") or before in word_list("others_before")):
+            return True
+        return self._goes_with(found) or (found.term.kind == "material" and self._is_not_made_of(found, before, after))
+
+    def _beside(self, found: Found) -> tuple[str, str]:
+        """The word before, an article passed over, and the word behind."""
         before = self.words[found.first - 1].text if found.first else ""
         if before in _ARTICLES and found.first > 1:
             before = self.words[found.first - 2].text
-        after = self.words[found.last].text if found.last < len(self.words) else ""
-        if found.term.exact and self.text.text[slice(*self._place(found))].lower() != found.term.exact:
-            return False
-        if found.term.unsure and not self._is_meant(found, before, after):
-            return False
-        if found.term.kind == "material" and self._is_not_made_of(found, before, after):
-            return False
-        # White hair, cabelos brancos.
-        if found.term.kind == "colour" and (after in word_list("others_after") or before in word_list("others_before")):
-            return False
-        return not self._goes_with(found)
+        return before, self.words[found.last].text if found.last < len(self.words) else ""
 
     def _is_not_made_of(self, found: Found, before: str, after: str) -> bool:
         # A touch of silk, efeito de mármore.
@@ -213,20 +230,9 @@ class _Reading:
         )
 
     def _goes_with(self, found: Found) -> bool:
-        """Whether it is said of something else that goes with the product: pairs well with black jeans."""
         said = [word.text for word in self.words[max(0, found.first - _WORDS_APART) : found.first]]
         together = max((at for at, word in enumerate(said) if word in word_list("together")), default=0)
         return not word_list("goes").isdisjoint(said[:together])
-
-    @staticmethod
-    def _is_meant(found: Found, before: str, after: str) -> bool:
-        if found.term.kind == "colour":
-            cues = word_list("colour_cues")
-            if after in cues or before in cues:
-                return True
-            parts = word_list("parts")
-            return not found.term.is_food and (before in word_list("shades") or after in parts or before in parts)
-        return after in word_list("parts") or before in word_list("made_of")
 
     def _names(self, terms: Sequence[Found], taken: "_Taken") -> Iterator[_Placed]:
         for found in terms:
