@@ -65,8 +65,8 @@ WHERE t.key IN
 """
 _UNSETTLED = """
 SELECT EXISTS (
-    SELECT 1 FROM text AS t LEFT JOIN verdict AS v ON v.text_id = t.id AND v.policy = ?
-    WHERE t.attempt = ? AND coalesce(v.action, 'retry') = 'retry' AND t.ended IN ('eos', 'length')
+    SELECT 1 FROM text AS t JOIN run AS r ON r.id = t.run LEFT JOIN verdict AS v ON v.text_id = t.id AND v.policy = ?
+    WHERE r.recipe = ? AND t.attempt = ? AND coalesce(v.action, 'retry') = 'retry' AND t.ended IN ('eos', 'length')
         AND NOT EXISTS (SELECT 1 FROM text AS later WHERE later.key = t.key AND later.attempt > t.attempt)
 )
 """
@@ -217,10 +217,13 @@ class Memory:
             texts.sort(key=lambda text: text.attempt)
         return found
 
-    def is_unsettled(self, policy: str, attempt: int) -> bool:
-        """Whether a text of that attempt, and no later one, is to be tried again or has no verdict of `policy` yet."""
+    def is_unsettled(self, recipe: str, policy: str, attempt: int) -> bool:
+        """Whether a text that `recipe` wrote at that attempt, and at no later one, asks for another attempt.
+
+        One that `policy` has not judged yet may.
+        """
         with _plain_errors(self._path):
-            (found,) = self._connection.execute(_UNSETTLED, (policy, attempt)).fetchone()
+            (found,) = self._connection.execute(_UNSETTLED, (policy, recipe, attempt)).fetchone()
         return bool(found)
 
     def reviews(self, product_keys: Collection[bytes]) -> dict[bytes, Review]:

@@ -158,7 +158,7 @@ class _Night:
             case None:
                 yield "generating", Missing(self.memory)
                 for attempt in range(retries):
-                    if self.memory.is_unsettled(author.judge.policy, attempt):
+                    if self.memory.is_unsettled(author.recipe.digest, author.judge.policy, attempt):
                         yield "trying again", Again(self.memory, verdicts, attempt + 1)
 
     def _pass(

@@ -239,10 +239,10 @@ def test_a_text_without_text_flags_or_score_is_still_judged(path: Path) -> None:
 # --- what is to be tried again ------------------------------------------------------------------------------------
 
 
-def unsettled(path: Path, policy: str = "p") -> list[bool]:
+def unsettled(path: Path, policy: str = "p", recipe: str = "recipe") -> list[bool]:
     """The answer for attempts 0, 1, 2 and 3."""
     with Memory.open(path, read_only=True) as memory:
-        return [memory.is_unsettled(policy, attempt) for attempt in range(4)]
+        return [memory.is_unsettled(recipe, policy, attempt) for attempt in range(4)]
 
 
 def add(path: Path, *entries: Entry) -> None:
@@ -290,6 +290,12 @@ def test_only_the_last_attempt_at_a_product_is_unsettled(path: Path) -> None:
     assert unsettled(path) == [False, True, False, False]
     add(path, judged_so(b"three", 3, "hold", "failed"))
     assert unsettled(path) == [False] * 4
+
+
+def test_what_another_recipe_wrote_is_not_asked_about(path: Path) -> None:
+    add(path, judged_so(b"k", 0, "retry"))
+    assert unsettled(path) == [True, False, False, False]
+    assert unsettled(path, recipe="another") == [False] * 4
 
 
 def test_a_text_without_a_verdict_of_the_policy_is_unsettled(path: Path) -> None:
