@@ -155,6 +155,7 @@ def test_a_person_who_leaves_has_decided_so_far(output: Path) -> None:
     assert [json.loads(line)["decision"] for line in file.read_text().splitlines()] == ["approve", None, None]
 
 
+@pytest.mark.usefixtures("own_log")
 def test_the_commands(output: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "enrich.toml"
     config.write_text(
