@@ -21,7 +21,7 @@ RecipeOf = Callable[[Gap], Recipe]
 
 
 class Wanted(NamedTuple):
-    """A text to write: for which product, and its how manieth attempt it is, from 0."""
+    """A text to write: for which product, and which attempt at it, from 0."""
 
     key: bytes
     product: Product

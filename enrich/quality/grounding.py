@@ -27,7 +27,7 @@ Kind = Literal["number", "material", "colour", "brand", "certification", "warran
 # Letters and digits in one word: WX-450, IP67, 4K. A unit behind a number is none.
 _CODE = re.compile(r"(?<![\w-])(?=[\w-]*\d)(?=[\w-]*[^\W\d_])[^\W_]+(?:-[^\W_]+)*(?![\w-])")
 # Within so many words the one belongs to the other.
-_WORDS_APART, _WORDS_NEAR = 6, 2
+_WORDS_APART, _WORDS_NEAR = 10, 2
 _ARTICLES = ("the", "o", "a", "os", "as")
 _AND = ("and", "or", "e", "ou")
 # The number of an item: `2. Plastic`.
