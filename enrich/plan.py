@@ -47,7 +47,7 @@ class Missing:
 
 @dataclass(frozen=True)
 class Again:
-    """Those of which no text may be published and the best asks for another attempt, up to the attempt `last`."""
+    """Those of which no text may be published and the latest asks for another attempt, up to the attempt `last`."""
 
     memory: Memory
     verdicts: Verdicts

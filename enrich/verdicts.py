@@ -54,9 +54,12 @@ def may_be_published(text: Remembered) -> bool:
 
 
 def is_to_be_tried_again(texts: Sequence[Remembered]) -> bool:
-    """Whether none may be published, and the best asks for another attempt."""
-    found = best(texts)
-    return not may_be_published(found) and found.judged.action == "retry"
+    """Whether none may be published, and the latest asks for another attempt; one that was not written asks for none.
+
+    The memory answers the same of a whole catalogue (`is_unsettled`): a row's fate must not depend on its neighbours'.
+    """
+    latest = texts[-1]
+    return not may_be_published(best(texts)) and latest.ended not in NOT_WRITTEN and latest.judged.action == "retry"
 
 
 def _score(text: Remembered) -> int:

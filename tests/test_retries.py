@@ -154,6 +154,27 @@ def test_half_the_attempts_and_the_rest_give_the_bytes_of_all(tmp_path: Path, mo
         assert attempts(catalogue) == attempts(whole)
 
 
+@pytest.mark.parametrize("others", [[], ["Black Lamp"]])
+def test_a_retry_that_failed_is_the_last_whatever_becomes_of_other_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, others: list[str]
+) -> None:
+    rows = [{"id": title, "title": title, "description": None} for title in ["Black Mug", *others]]
+    catalogue = write_catalogue(tmp_path / "catalog.parquet", rows)
+    engine = listen(monkeypatch, {("Black Mug", 2): "A mug"})
+    answer = engine.generate
+
+    def generate(requests: Iterable[Request]) -> Iterator[Completion]:
+        for request in requests:
+            (completion,) = answer([request])
+            yield Completion(request.key, (), "failed") if engine.asked[-1] == ("Black Mug", 1) else completion
+
+    monkeypatch.setattr(engine, "generate", generate)
+    enrich(catalogue, **BANNED)
+    assert ("Black Mug", 2) not in engine.asked
+    assert (("Black Lamp", 2) in engine.asked) is bool(others)
+    assert fates(catalogue)[0] == (None, "held", ["forbidden_claim"])
+
+
 # --- rows of an earlier run ---------------------------------------------------------------------------------------
 
 
