@@ -24,12 +24,13 @@ from enrich.author import Author
 from enrich.catalog.columns import Gap
 from enrich.engine.protocol import Ended, Stream
 from enrich.errors import IOFailure, UsageError
-from enrich.fates import NOT_WRITTEN, TITLE_CUT
+from enrich.fates import TITLE_CUT
 from enrich.plan import product_of
 from enrich.products import Product
 from enrich.quality.score import MEANINGS
 from enrich.settings import Settings
 from enrich.text import printable
+from enrich.verdicts import NOT_WRITTEN
 
 Show = Callable[[str], None]
 

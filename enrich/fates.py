@@ -9,12 +9,9 @@ from enrich.products import Description, Product
 from enrich.quality.alike import Alike
 from enrich.quality.judge import Judge
 from enrich.recipe import product_key
-from enrich.verdicts import Verdicts, best, may_be_published
+from enrich.verdicts import NOT_WRITTEN, Verdicts, best, may_be_published
 
 TITLE_CUT = "title_cut"
-# Why the model wrote nothing: it could not even alone, or the title cannot be said without a control token.
-NOT_WRITTEN = {"failed": "model_failed", "refused": "control_token"}
-
 # How many published texts the summary shows.
 _NUM_SAMPLES = 3
 

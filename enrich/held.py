@@ -21,7 +21,7 @@ from enrich.quality.judge import Judge
 from enrich.recipe import product_key
 from enrich.settings import Settings
 from enrich.state import State
-from enrich.verdicts import NOT_WRITTEN, Verdicts, best, may_be_published
+from enrich.verdicts import Verdicts, best, is_held
 
 
 def write_held(output: Path, file: Path, settings: Settings) -> int:
@@ -67,19 +67,13 @@ def _held(output: Path, settings: Settings, memory: Memory) -> Iterator[tuple[in
             gaps = columns.gaps(batch, settings.catalogue.placeholders)
             asked = products_with_keys(gaps, authors.recipe_of)
             products = dict(each for each in asked if not isinstance(each, str))
-            texts = verdicts.recall(products)
-            reviews = memory.reviews([product_key(product) for product in products.values()])
+            held = {key: best(texts) for key, texts in verdicts.unreviewed(products).items() if is_held(texts)}
             for gap, each in zip(gaps, asked, strict=True):
-                if isinstance(each, str) or each[0] not in texts or product_key(each[1]) in reviews:
-                    continue
-                text = best(texts[each[0]])
-                if text.ended not in NOT_WRITTEN and not may_be_published(text):
-                    yield _score(text), product_key(each[1]), _line(gap, begin + gap.index, each[1], text, judge)
+                if not isinstance(each, str) and each[0] in held:
+                    key, product = each
+                    line = _line(gap, begin + gap.index, product, held[key], judge)
+                    yield line["score"], product_key(product), line
             begin += batch.rows.num_rows
-
-
-def _score(text: Remembered) -> int:
-    return text.judged.score or 0
 
 
 def _line(gap: Gap, row: int, product: Product, text: Remembered, judge: Judge) -> dict[str, Any]:
@@ -91,7 +85,7 @@ def _line(gap: Gap, row: int, product: Product, text: Remembered, judge: Judge) 
         "title": product.title,
         "attributes": dict(product.attributes),
         "text": shown,
-        "score": _score(text),
+        "score": text.judged.score or 0,
         "flags": list(text.judged.flags),
         "unsupported": [
             {"kind": span.kind, "text": shown[span.start : span.end], "start": span.start, "end": span.end}

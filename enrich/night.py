@@ -31,7 +31,7 @@ from enrich.errors import (
 )
 from enrich.fates import Fates
 from enrich.memory import Memory
-from enrich.plan import Again, Held, Missing, Rejected, Round, Wanted, wanted
+from enrich.plan import Missing, Round, Wanted, again, held, rejected, wanted
 from enrich.report.progress import Progress
 from enrich.report.summary import Stopwatch, Summary, write_summaries
 from enrich.settings import CatalogueSettings, Settings
@@ -43,7 +43,7 @@ from enrich.writer import Writer
 
 log = logging.getLogger("enrich")
 
-# Processes that judge texts beside a card: three do more than any card writes.
+# Processes that judge texts beside a card: so many do as much as a card writes with the smallest of models.
 _MOST_JUDGES = 4
 
 CheckStop = Callable[[], None]
@@ -77,9 +77,14 @@ def run(
     selection = find_sources(str(named), Path(output) if output else None)
     state = State(settings.machine.state or default_state(selection.output))
     authors = Authors.choose(settings)
-    with state.locked() as check_lock, stop_on_signals() as should_stop, Memory.open(state.memory) as memory:
+    with (
+        state.locked() as check_lock,
+        stop_on_signals() as should_stop,
+        Memory.open(state.memory) as memory,
+        Crew(min(_MOST_JUDGES, num_cores() - 1)) as judges,
+    ):
         folder = state.new_report()
-        night = _Night(settings, authors, state, memory, folder.name, should_stop, check_lock, retry)
+        night = _Night(settings, authors, state, memory, judges, folder.name, should_stop, check_lock, retry)
         summaries: list[Summary] = []
         try:
             for source in selection.sources:
@@ -97,6 +102,7 @@ class _Night:
     authors: Authors
     state: State
     memory: Memory
+    judges: Crew
     name: str
     should_stop: Callable[[], bool]
     check_lock: Callable[[], None]
@@ -142,24 +148,23 @@ class _Night:
         # A run has one recipe: those of further authors are runs of their own.
         name = self.name if author is self.authors.default else f"{self.name} {author.recipe.digest}"
         run_id = self.memory.begin_run(name, author.recipe.digest)
-        with Crew(min(_MOST_JUDGES, num_cores() - 1)) as crew:
-            writer = Writer(author, self.memory, self.should_stop, crew)
-            for what, round_ in self._rounds(author, run_id):
-                self._pass(what, round_, writer, run_id, catalogue, columns, summary)
+        writer = Writer(author, self.memory, self.should_stop, self.judges)
+        for what, round_ in self._rounds(author, run_id):
+            self._pass(what, round_, writer, run_id, catalogue, columns, summary)
 
     def _rounds(self, author: Author, run_id: int) -> Iterator[tuple[str, Round]]:
         verdicts, retries = Verdicts(self.memory, author.judge), self.settings.quality.retries
         match self.retry:
             case "held":
                 for _ in range(max(1, retries)):
-                    yield "trying held rows again", Held(self.memory, verdicts, run_id, max(1, retries))
+                    yield "trying held rows again", held(verdicts, run_id, max(1, retries))
             case "rejected":
-                yield "trying rejected rows again", Rejected(self.memory, verdicts, run_id)
+                yield "trying rejected rows again", rejected(verdicts, run_id)
             case None:
                 yield "generating", Missing(self.memory)
                 for attempt in range(retries):
                     if self.memory.is_unsettled(author.recipe.digest, author.judge.policy, attempt):
-                        yield "trying again", Again(self.memory, verdicts, attempt + 1)
+                        yield "trying again", again(verdicts, attempt + 1)
 
     def _pass(
         self,

@@ -13,9 +13,9 @@ from enrich.catalog.columns import Columns, Described, Gap
 from enrich.catalog.read import Catalogue
 from enrich.memory import Memory, Remembered
 from enrich.products import Product
-from enrich.recipe import Recipe, product_key
+from enrich.recipe import Recipe
 from enrich.text import clean, is_usable
-from enrich.verdicts import NOT_WRITTEN, Verdicts, best, is_to_be_tried_again, may_be_published
+from enrich.verdicts import Verdicts, best, is_held, is_to_be_tried_again
 
 RecipeOf = Callable[[Gap], Recipe]
 
@@ -46,62 +46,33 @@ class Missing:
 
 
 @dataclass(frozen=True)
-class Again:
+class Further:
+    """A later round: one more attempt at each product whose texts ask for it, but where a person has decided."""
+
+    verdicts: Verdicts
+    asks: Callable[[Sequence[Remembered]], bool]
+
+    def choose(self, products: Mapping[bytes, Product]) -> list[Wanted]:
+        return [
+            Wanted(key, products[key], texts[-1].attempt + 1)
+            for key, texts in self.verdicts.unreviewed(products).items()
+            if self.asks(texts)
+        ]
+
+
+def again(verdicts: Verdicts, last: int) -> Further:
     """Those of which no text may be published and the latest asks for another attempt, up to the attempt `last`."""
-
-    memory: Memory
-    verdicts: Verdicts
-    last: int
-
-    def choose(self, products: Mapping[bytes, Product]) -> list[Wanted]:
-        return [
-            Wanted(key, products[key], texts[-1].attempt + 1)
-            for key, texts in _unreviewed(self.memory, self.verdicts, products).items()
-            if is_to_be_tried_again(texts) and texts[-1].attempt < self.last
-        ]
+    return Further(verdicts, lambda texts: is_to_be_tried_again(texts) and texts[-1].attempt < last)
 
 
-@dataclass(frozen=True)
-class Held:
-    """Those that are held, `attempts` more times within the run of the id `run`."""
-
-    memory: Memory
-    verdicts: Verdicts
-    run: int
-    attempts: int
-
-    def choose(self, products: Mapping[bytes, Product]) -> list[Wanted]:
-        return [
-            Wanted(key, products[key], texts[-1].attempt + 1)
-            for key, texts in _unreviewed(self.memory, self.verdicts, products).items()
-            if best(texts).ended not in NOT_WRITTEN
-            and not may_be_published(best(texts))
-            and sum(text.run == self.run for text in texts) < self.attempts
-        ]
+def held(verdicts: Verdicts, run: int, attempts: int) -> Further:
+    """Those that are held, `attempts` more times within the run of that id."""
+    return Further(verdicts, lambda texts: is_held(texts) and sum(text.run == run for text in texts) < attempts)
 
 
-@dataclass(frozen=True)
-class Rejected:
-    """Those that the model could not write, once more within the run of the id `run`."""
-
-    memory: Memory
-    verdicts: Verdicts
-    run: int
-
-    def choose(self, products: Mapping[bytes, Product]) -> list[Wanted]:
-        return [
-            Wanted(key, products[key], texts[-1].attempt + 1)
-            for key, texts in _unreviewed(self.memory, self.verdicts, products).items()
-            if best(texts).ended == "failed" and texts[-1].run != self.run
-        ]
-
-
-def _unreviewed(memory: Memory, verdicts: Verdicts, products: Mapping[bytes, Product]) -> dict[bytes, list[Remembered]]:
-    """The texts of products that nobody has decided about, in the order of the products."""
-    texts = verdicts.recall(products)
-    reviewed = {key: product_key(products[key]) for key in texts}
-    decided = memory.reviews(reviewed.values())
-    return {key: texts[key] for key in products if key in texts and reviewed[key] not in decided}
+def rejected(verdicts: Verdicts, run: int) -> Further:
+    """Those that the model could not write, once more within the run of that id."""
+    return Further(verdicts, lambda texts: best(texts).ended == "failed" and texts[-1].run != run)
 
 
 def product_of(row: Gap | Described) -> Product | str:

@@ -1,13 +1,16 @@
 """What today's judge makes of the texts that are remembered, and which of a product's texts is the best."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from enrich.memory import Memory, Remembered, Verdict
 from enrich.products import Product
 from enrich.quality.judge import Judge
+from enrich.recipe import product_key
 
-# How texts end that the model did not write.
-NOT_WRITTEN = ("failed", "refused")
+# How texts end that the model did not write, and the code for it: it could not even alone, or the title cannot be said
+# without a control token.
+NOT_WRITTEN = {"failed": "model_failed", "refused": "control_token"}
 
 
 class Verdicts:
@@ -15,10 +18,6 @@ class Verdicts:
 
     def __init__(self, memory: Memory, judge: Judge) -> None:
         self._memory, self._judge = memory, judge
-
-    @property
-    def judge(self) -> Judge:
-        return self._judge
 
     def recall(self, products: Mapping[bytes, Product]) -> dict[bytes, list[Remembered]]:
         """The texts of products by their keys, in the order of their attempts; keys without a text are left out."""
@@ -29,10 +28,20 @@ class Verdicts:
             for text in some
             if text.verdict is None
         }
-        if unjudged:
-            self._memory.add_verdicts(unjudged)
-            texts.update(self._memory.recall(products.keys(), self._judge.policy))
-        return texts
+        if not unjudged:
+            return texts
+        self._memory.add_verdicts(unjudged)
+        return {
+            key: [replace(text, verdict=unjudged.get(text.text_id, text.verdict)) for text in some]
+            for key, some in texts.items()
+        }
+
+    def unreviewed(self, products: Mapping[bytes, Product]) -> dict[bytes, list[Remembered]]:
+        """The same of the products that nobody has decided about, in their order."""
+        texts = self.recall(products)
+        reviewed = {key: product_key(products[key]) for key in texts}
+        decided = self._memory.reviews(reviewed.values())
+        return {key: texts[key] for key in products if key in texts and reviewed[key] not in decided}
 
 
 def verdict_on(judge: Judge, completion: str, ended: str, product: Product) -> Verdict:
@@ -51,6 +60,12 @@ def best(texts: Sequence[Remembered]) -> Remembered:
 def may_be_published(text: Remembered) -> bool:
     """Whether it may go out without a person; an empty text never does."""
     return text.ended not in NOT_WRITTEN and text.judged.action == "publish" and bool(text.judged.text)
+
+
+def is_held(texts: Sequence[Remembered]) -> bool:
+    """Whether the model wrote some, and none may be published."""
+    found = best(texts)
+    return found.ended not in NOT_WRITTEN and not may_be_published(found)
 
 
 def is_to_be_tried_again(texts: Sequence[Remembered]) -> bool:

@@ -25,7 +25,7 @@ TOP = {
 ONLY = {
     "crew": {"errors"},
     "quality": {"settings", "products"},
-    "verdicts": {"memory", "products", "quality"},
+    "verdicts": {"memory", "products", "quality", "recipe"},
     "plan": {"catalog", "memory", "products", "recipe", "text", "verdicts"},
     "writer": {"author", "crew", "engine", "errors", "memory", "plan", "products", "prompt", "quality", "verdicts"},
 }

@@ -16,13 +16,16 @@ BANNED = {"quality": {"forbidden": {"*": ["black"]}, "retries": 2}}
 TITLES = ["Black Mug", "Red Mug", "Black Lamp", "Green Lamp", "Black Mug"]
 
 
+Answers = dict[tuple[str, int], str | None]
+
+
 class ByAttempt:
-    """Answers with what a table says of a title's attempt; a title that is not in it is said at every attempt."""
+    """Answers with what a table says of a title's attempt (None: it fails); a title that is not in it with itself."""
 
     batch_rows = 2
     figures = None
 
-    def __init__(self, answers: dict[tuple[str, int], str] | None = None) -> None:
+    def __init__(self, answers: Answers | None = None) -> None:
         self.answers = answers or {}
         self.asked: list[tuple[str, int]] = []
 
@@ -37,7 +40,7 @@ class ByAttempt:
             title = bytes(each for each in request.prompt_ids if each < 256).decode().strip()
             self.asked.append((title, request.attempt))
             text = self.answers.get((title, request.attempt), title)
-            yield Completion(request.key, tuple(text.encode()), "eos")
+            yield Completion(request.key, tuple((text or "").encode()), "failed" if text is None else "eos")
 
 
 @pytest.fixture
@@ -46,7 +49,7 @@ def catalogue(tmp_path: Path) -> Path:
     return write_catalogue(tmp_path / "catalog.parquet", rows)
 
 
-def listen(monkeypatch: pytest.MonkeyPatch, answers: dict[tuple[str, int], str] | None = None) -> ByAttempt:
+def listen(monkeypatch: pytest.MonkeyPatch, answers: Answers | None = None) -> ByAttempt:
     engine = ByAttempt(answers)
     monkeypatch.setattr("enrich.writer.EchoGenerator", engine)
     return engine
@@ -125,12 +128,10 @@ def test_a_changed_policy_costs_no_text_and_reaches_every_row(catalogue: Path, m
 
 def test_half_the_attempts_and_the_rest_give_the_bytes_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken off after each number of texts and gone on with: the same file, and no attempt made twice."""
-    answers = {("Black Mug", 2): "A mug"}
+    answers: Answers = {("Black Mug", 2): "A mug"}
     rows = [{"id": str(at), "title": title, "description": None} for at, title in enumerate(TITLES)]
-    whole = (
-        write_catalogue(tmp_path / "whole" / "catalog.parquet", rows) if (tmp_path / "whole").mkdir() is None else None
-    )
-    assert whole
+    (tmp_path / "whole").mkdir()
+    whole = write_catalogue(tmp_path / "whole" / "catalog.parquet", rows)
     engine = listen(monkeypatch, answers)
     enrich(whole, **BANNED)
     for broken_after in range(len(engine.asked)):
@@ -160,15 +161,7 @@ def test_a_retry_that_failed_is_the_last_whatever_becomes_of_other_rows(
 ) -> None:
     rows = [{"id": title, "title": title, "description": None} for title in ["Black Mug", *others]]
     catalogue = write_catalogue(tmp_path / "catalog.parquet", rows)
-    engine = listen(monkeypatch, {("Black Mug", 2): "A mug"})
-    answer = engine.generate
-
-    def generate(requests: Iterable[Request]) -> Iterator[Completion]:
-        for request in requests:
-            (completion,) = answer([request])
-            yield Completion(request.key, (), "failed") if engine.asked[-1] == ("Black Mug", 1) else completion
-
-    monkeypatch.setattr(engine, "generate", generate)
+    engine = listen(monkeypatch, {("Black Mug", 1): None, ("Black Mug", 2): "A mug"})
     enrich(catalogue, **BANNED)
     assert ("Black Mug", 2) not in engine.asked
     assert (("Black Lamp", 2) in engine.asked) is bool(others)
@@ -200,16 +193,7 @@ def test_held_rows_are_reworked_with_further_attempts_and_nothing_else(
 
 
 def test_rejected_rows_are_tried_once_more(catalogue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = listen(monkeypatch)
-    fails = {("Red Mug", 0), ("Green Lamp", 0), ("Green Lamp", 1)}
-
-    def generate(requests: Iterable[Request]) -> Iterator[Completion]:
-        for request in requests:
-            (completion,) = engine_generate([request])
-            yield Completion(request.key, (), "failed") if engine.asked[-1] in fails else completion
-
-    engine_generate = engine.generate
-    monkeypatch.setattr(engine, "generate", generate)
+    engine = listen(monkeypatch, dict.fromkeys([("Red Mug", 0), ("Green Lamp", 0), ("Green Lamp", 1)]))
     enrich(catalogue)
     assert column(output_of(catalogue), "enrich_status") == [
         "generated",

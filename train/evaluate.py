@@ -25,6 +25,7 @@ from train.measuring.evaluation import Evaluation, save
 from train.measuring.gate import Decision, decide, refuse
 from train.measuring.measures import Figures, Written, measure
 from train.pairs import Pair, read_pairs, read_record
+from train.training.packed import NO_LOSS
 
 # isort: split
 # After `enrich.engine.model`, which tells the libraries to stay off the network.
@@ -37,7 +38,6 @@ NUM_SAMPLES = 30
 
 # Tokens of a batch, pads included: its logits take as many times the vocabulary.
 _MAX_BATCH_TOKENS = {"cpu": 1024, "cuda": 8192}
-_NO_LOSS = -100
 _STOPPED = "stopped while evaluating; nothing is written, run again"
 # Nothing is gone on with: a measurement is begun anew.
 _KEPT_NOWHERE = Stored(get=lambda _: None, put=lambda *_: None)
@@ -193,7 +193,7 @@ def completion_nats(
     Teacher forced. `done` is called with the number of rows of each batch.
     """
     nats = 0.0
-    for batch in _batches(examples, _MAX_BATCH_TOKENS[model.device.type]):
+    for batch in _batches(examples, _MAX_BATCH_TOKENS.get(model.device.type, _MAX_BATCH_TOKENS["cpu"])):
         if should_stop():
             raise Stopped(_STOPPED)
         nats += _batch_nats(model, batch)
@@ -217,7 +217,7 @@ def _batch_nats(model: Model, batch: Sequence[Example]) -> float:
     width = max(example.num_tokens for example in batch)
     ids = torch.full((len(batch), width), model.pad_id)
     mask = torch.zeros((len(batch), width), dtype=torch.long)
-    targets = torch.full((len(batch), width), _NO_LOSS)
+    targets = torch.full((len(batch), width), NO_LOSS)
     for row, example in enumerate(batch):
         start, end = len(example.prompt_ids), example.num_tokens
         ids[row, :end] = torch.tensor(example.prompt_ids + example.completion_ids)
@@ -229,7 +229,7 @@ def _batch_nats(model: Model, batch: Sequence[Example]) -> float:
         logits = model.module(
             input_ids=ids.to(model.device), attention_mask=mask.to(model.device), use_cache=False
         ).logits
-        learnt = targets != _NO_LOSS
+        learnt = targets != NO_LOSS
         # In bfloat16 a log-softmax keeps two digits.
         return float(cross_entropy(logits[learnt].float(), targets[learnt], reduction="sum"))
 

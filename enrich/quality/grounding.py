@@ -19,7 +19,7 @@ from enrich.quality.names import names
 from enrich.quality.phrases import Phrase, phrases
 from enrich.quality.quantities import Quantity, quantities
 from enrich.quality.row import Row
-from enrich.quality.words import Text, Word, fold, words
+from enrich.quality.words import Text, Word, words_of
 from enrich.settings import ClaimKind
 
 Kind = Literal["number", "material", "colour", "brand", "certification", "warranty", "origin", "compatibility"]
@@ -68,7 +68,7 @@ class Grounding:
     @cached_property
     def never(self) -> frozenset[str]:
         """The allowed words, folded."""
-        return frozenset(word.text for said in self.allowed for word in words(fold(said)))
+        return frozenset(word for said in self.allowed for word in words_of(said))
 
     @cached_property
     def _own_terms(self) -> Mapping[str, Sequence[str]]:
@@ -143,9 +143,8 @@ class _Reading:
         """The two words before a number, the nearer first, and the two behind it."""
         first = bisect_left(self._starts, each.start)
         last = bisect_left(self._starts, each.end)
-        said = [word.text for word in self.words]
-        before = [*reversed(said[max(0, first - 2) : first]), "", ""]
-        after = [*said[last : last + 2], "", ""]
+        before = [*(word.text for word in reversed(self.words[max(0, first - 2) : first])), "", ""]
+        after = [*(word.text for word in self.words[last : last + 2]), "", ""]
         return (before[0], before[1]), (after[0], after[1])
 
     @cached_property

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
-from itertools import chain
 
 from enrich.products import Product
 from enrich.quality.grounding import Grounding, Span
@@ -95,7 +94,7 @@ class Judge:
 
     @cached_property
     def _grounding(self) -> Grounding:
-        return Grounding(self.settings.terms, tuple(chain(self.settings.allowed)))
+        return Grounding(self.settings.terms, self.settings.allowed)
 
 
 def _code(span: Span) -> Code:

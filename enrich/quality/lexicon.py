@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from enrich.quality.words import Word, fold, singular, words
+from enrich.quality.words import Word, fold, singular, words_of
 
 Kind = Literal["colour", "material", "certification", "name", "idiom"]
 Language = Literal["en", "pt"]
@@ -117,13 +117,13 @@ def language_of(words: Sequence[Word]) -> Language | None:
 @cache
 def word_list(name: str) -> frozenset[str]:
     """A list of folded words, by its name in `words.toml`."""
-    return frozenset(_words()[name].split())
+    return frozenset(read_list("words")[name].split())
 
 
 @cache
 def countries() -> Mapping[str, frozenset[str]]:
     """By every name and adjective of a country all of them."""
-    named = (frozenset(line.split()) for line in _words()["countries"].strip().splitlines())
+    named = (frozenset(line.split()) for line in read_list("words")["countries"].strip().splitlines())
     return {name: country for country in named for name in country}
 
 
@@ -134,7 +134,7 @@ def wider(concept: str) -> Sequence[str]:
 
 @cache
 def _within() -> dict[str, tuple[str, ...]]:
-    table = _load("within")
+    table = read_list("within")
     found: dict[str, tuple[str, ...]] = {}
     for kind in table.values():
         for concept, named in kind.items():
@@ -146,7 +146,7 @@ def _within() -> dict[str, tuple[str, ...]]:
 def _read(language: Language) -> tuple[Term, ...]:
     return tuple(
         term
-        for kind, concepts in _load(language).items()
+        for kind, concepts in read_list(language).items()
         for concept, spellings in concepts.items()
         for spelling in spellings.split(",")
         for term in _terms(spelling.strip(), kind, concept, language)
@@ -163,7 +163,7 @@ def _terms(spelling: str, kind: str, concept: str, language: Language) -> Iterat
     sign = spelling[: len(spelling) - len(spelling.lstrip("?="))]
     spelling = spelling.removeprefix(sign)
     exact = spelling if sign == "=" else ""
-    base = tuple(word.text for word in words(fold(spelling)))
+    base = tuple(words_of(spelling))
     for form in dict.fromkeys(_forms(base, kind) if language == "pt" else [base]):
         yield Term(form, kind, concept, sign.startswith("?"), sign == "??", exact)  # type: ignore[arg-type]
 
@@ -184,10 +184,6 @@ _PARTICIPLE = "ado"
 
 
 @cache
-def _words() -> dict[str, str]:
-    return tomllib.loads((files("enrich.quality") / "lexicons" / "words.toml").read_text(encoding="utf-8"))
-
-
-@cache
-def _load(name: str) -> dict[str, dict[str, str]]:
+def read_list(name: str) -> dict[str, Any]:
+    """What a file of `lexicons/` holds."""
     return tomllib.loads((files("enrich.quality") / "lexicons" / f"{name}.toml").read_text(encoding="utf-8"))

@@ -65,8 +65,7 @@ def _begins_a_sentence(text: str, word: Word) -> bool:
 
 
 def _is_marked(text: str, word: Word) -> bool:
-    """A trade mark's sign, a possessive, or a capital inside: a name even there."""
+    """A trade mark's sign, or a capital inside: a name even there."""
     inside = text[word.start + 1 : word.end]
-    behind = text[word.end : word.end + 2]
     mixed = any(map(str.isupper, inside)) and not inside.isupper()
-    return mixed or behind[:1] in ("™", "®")
+    return mixed or text[word.end : word.end + 1] in ("™", "®")

@@ -5,12 +5,11 @@ far as rounding goes between two (34 oz is about a litre).
 """
 
 import re
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 
+from enrich.quality.lexicon import read_list
 from enrich.quality.words import Word
 
 # Between systems people round: to the places that they write, within 3 %, and always within 1 %.
@@ -42,10 +41,9 @@ class Quantity:
 @cache
 def units() -> dict[str, Unit]:
     """The units by their spellings, folded and without the plural's s."""
-    table = tomllib.loads((files("enrich.quality") / "lexicons" / "units.toml").read_text(encoding="utf-8"))
     return {
         spelling: Unit(name, dimension, system, factor)
-        for name, (dimension, system, factor, spellings) in table.items()
+        for name, (dimension, system, factor, spellings) in read_list("units").items()
         for spelling in spellings.split()
     }
 
@@ -75,9 +73,11 @@ _NUMBER = r"""
   | [1-9]\d{0,2}(?:\.\d{3}){1,4}(?!\d)(?:,\d{1,9})?
   | \d{1,15}(?:[.,]\d{1,9})?
 """
+# Thousands apart, as in English and in Portuguese.
+_BY_COMMAS = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?")
+_BY_POINTS = re.compile(r"[1-9]\d{0,2}(?:\.\d{3})+(?:,\d+)?")
 # `2 in 1` and `comes in 3 in the box` are no inches, `12 in wide` is.
 _NO_INCH = r"(?!in(?:-|\s+(?!(?:x|by|w|h|l|d|wide|long|high|tall|deep|thick|diameter)\b)\w))"
-# `5 a seat` is no ampere, and a seat no minute of arc.
 _UNIT = "|".join(re.escape(each) for each in sorted(units(), key=len, reverse=True))
 _QUANTITY = re.compile(
     rf"(?:(?<![^\W\d_])|(?<=\dx))(?P<number>{_NUMBER})(?:[\s-]?(?P<fluid>fl\.?\s*(?=oz))?{_NO_INCH}(?P<unit>{_UNIT})(?:(?<=[^\W\d_])s)?(?!\w))?"
@@ -128,40 +128,50 @@ def _worth(match: re.Match[str], folded: str) -> float:
 
 
 def _in_words(folded: str, words: Sequence[Word]) -> list[Quantity]:
-    found = []
-    for at, word in enumerate(words):
-        value = NUMBER_WORDS.get(word.text)
-        if value is not None:
-            if value == 12 and at and {words[at - 1].text, words[max(0, at - 2)].text} & _HALF:
-                value = 6
-            after = words[at + 1].text if at + 1 < len(words) else ""
-            if after in _DOZEN or (value in _TENS and (NUMBER_WORDS.get(after, 10) < 10 or after == "one")):
-                continue
-            before = NUMBER_WORDS.get(words[at - 1].text, 0) if at else 0
-            if value < 10 and before in _TENS:
-                value += before
-            if word.text in _DOZEN and at and words[at - 1].text in NUMBER_WORDS:
-                value *= NUMBER_WORDS[words[at - 1].text]
-            unit = _unit_after(words, at)
-            end = words[at + 1].end if unit else word.end
-            found.append(Quantity(_halved(folded, value, end), unit, word.start, end))
-        elif word.text in _HALF:
-            # Half a kilo: in English an article lies between.
-            next_at = at + 1 if at + 1 < len(words) and words[at + 1].text in ("a", "an") else at
-            unit = _unit_after(words, next_at)
-            if unit and unit.dimension != "time":
-                found.append(Quantity(0.5, unit, word.start, words[next_at + 1].end, 1))
-        elif word.text in _ONE and at and NUMBER_WORDS.get(words[at - 1].text) in _TENS:
-            unit = _unit_after(words, at)
-            end = words[at + 1].end if unit else word.end
-            found.append(Quantity(NUMBER_WORDS[words[at - 1].text] + 1, unit, words[at - 1].start, end))
-        elif word.text in _ONE:
-            unit = _unit_after(words, at)
-            # `In one minute` is a manner of speaking.
-            if unit and unit.dimension != "time":
-                end = words[at + 1].end
-                found.append(Quantity(_halved(folded, 1, end), unit, word.start, end))
-    return found
+    found = (_in_word(folded, words, at) for at in range(len(words)))
+    return [each for each in found if each]
+
+
+def _in_word(folded: str, words: Sequence[Word], at: int) -> Quantity | None:
+    """The number that ends with a word, if one does."""
+    word = words[at]
+    if word.text in NUMBER_WORDS:
+        value = _number(words, at)
+        return None if value is None else _counting(folded, words, at, value, word.start)
+    if word.text in _HALF:
+        # Half a kilo: in English an article lies between.
+        last = at + 1 if at + 1 < len(words) and words[at + 1].text in ("a", "an") else at
+        unit = _unit_after(words, last)
+        return Quantity(0.5, unit, word.start, words[last + 1].end, 1) if unit and unit.dimension != "time" else None
+    if word.text not in _ONE:
+        return None
+    unit, tens = _unit_after(words, at), NUMBER_WORDS.get(words[at - 1].text, 0) if at else 0
+    if tens in _TENS:
+        return Quantity(tens + 1, unit, words[at - 1].start, words[at + 1].end if unit else word.end)
+    # `In one minute` is a manner of speaking.
+    return _counting(folded, words, at, 1, word.start) if unit and unit.dimension != "time" else None
+
+
+def _number(words: Sequence[Word], at: int) -> float | None:
+    """What a number word is worth with those before it; None where it only begins a number that goes on."""
+    value: float = NUMBER_WORDS[words[at].text]
+    before = words[at - 1].text if at else ""
+    after = words[at + 1].text if at + 1 < len(words) else ""
+    if value == 12 and at and {before, words[max(0, at - 2)].text} & _HALF:
+        value = 6
+    if after in _DOZEN or (value in _TENS and (NUMBER_WORDS.get(after, 10) < 10 or after == "one")):
+        return None
+    tens = NUMBER_WORDS.get(before, 0)
+    if value < 10 and tens in _TENS:
+        value += tens
+    return value * tens if words[at].text in _DOZEN and tens else value
+
+
+def _counting(folded: str, words: Sequence[Word], at: int, value: float, start: int) -> Quantity:
+    """A number that ends with a word, and the unit behind it."""
+    unit = _unit_after(words, at)
+    end = words[at + 1].end if unit else words[at].end
+    return Quantity(_halved(folded, value, end), unit, start, end)
 
 
 def _halved(folded: str, value: float, end: int) -> float:
@@ -217,17 +227,11 @@ def _equal(one: float, other: float) -> bool:
 
 
 def _places(number: str) -> int:
-    return (
-        0
-        if "/" in number or _is_grouped(number)
-        else len(re.split("[.,]", number)[-1])
-        if re.search("[.,]", number)
-        else 0
-    )
+    return 0 if "/" in number or _is_grouped(number) else len(number.replace(",", ".").partition(".")[2])
 
 
 def _is_grouped(number: str) -> bool:
-    return bool(re.fullmatch(r"[1-9]\d{0,2}(?:(?:,\d{3})+(?:\.\d+)?|(?:\.\d{3})+(?:,\d+)?)", number))
+    return bool(_BY_COMMAS.fullmatch(number) or _BY_POINTS.fullmatch(number))
 
 
 def _value(number: str) -> float:
@@ -235,8 +239,8 @@ def _value(number: str) -> float:
         whole, _, fraction = number.replace("-", " ").rpartition(" ")
         numerator, denominator = fraction.split("/")
         return (int(whole) if whole else 0) + int(numerator) / int(denominator)
-    if re.fullmatch(r"[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?", number):
+    if _BY_COMMAS.fullmatch(number):
         return float(number.replace(",", ""))
-    if re.fullmatch(r"[1-9]\d{0,2}(?:\.\d{3})+(?:,\d+)?", number):
-        return float(number.replace(".", "").replace(",", "."))
+    if _BY_POINTS.fullmatch(number):
+        number = number.replace(".", "")
     return float(number.replace(",", "."))

@@ -167,11 +167,9 @@ def _says(text: Text, claim: str) -> bool:
 
 
 def _row_says(product: Product, what: str) -> bool:
-    wanted = words_of(what)
-    for said in (product.title, *(value for _, value in product.attributes)):
-        if bool(wanted) and set(wanted) <= set(words_of(said)):
-            return True
-    return False
+    wanted = set(words_of(what))
+    said = (product.title, *(value for _, value in product.attributes))
+    return bool(wanted) and any(wanted.issubset(words_of(each)) for each in said)
 
 
 def _in_title(pattern: re.Pattern[str], text: str, product: Product) -> bool:

@@ -24,6 +24,7 @@ from enrich.night import run
 from enrich.products import Product
 from enrich.report.summary import lines
 from enrich.settings import Settings, load_settings
+from tests.bench.engine import tell
 from tests.bench.tinyllama import build_base, trained_tokenizer
 
 # Every text is judged, none is tried again: further rounds would write others than the engine alone does.
@@ -111,11 +112,6 @@ def tell_engine(figure: str, found: Figures, rows: int, **more: float) -> None:
         share_without_kernels=1 - (found.decode_seconds + found.prefill_seconds) / found.seconds,
         **more,
     )
-
-
-def tell(figure: str, **values: object) -> None:
-    rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
-    print(json.dumps({"figure": figure, **rounded}), flush=True)
 
 
 if __name__ == "__main__":

@@ -43,11 +43,11 @@ def build_base(folder: Path, tokenizer: Any) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(named))
 
 
-def word_tokenizer() -> Any:
-    """A token a word; the words are `w3`, `w4` and so on."""
+def word_tokenizer(vocabulary: int = VOCABULARY) -> Any:
+    """A token a word; behind `<unk>`, `<s>` and `</s>` the words are `w3`, `w4` and so on."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    words = {"<unk>": 0, "<s>": 1, "</s>": 2} | {f"w{i}": i for i in range(3, VOCABULARY)}
+    words = {"<unk>": 0, "<s>": 1, "</s>": 2} | {f"w{i}": i for i in range(3, vocabulary)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))  # noqa: S106
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return tokenizer

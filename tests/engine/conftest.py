@@ -9,13 +9,13 @@ from typing import Any
 import peft
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from enrich.engine.bases import EMBEDDED, Base, find_base
 from enrich.engine.model import Model, load_model
 from enrich.prompt import Template
 from enrich.settings import home
+from tests.bench.tinyllama import word_tokenizer
 
 VOCABULARY = 96
 # Several end tokens, so that a model of random weights ends about half of its texts.
@@ -47,10 +47,7 @@ def build_tiny(folder: Path, seed: int = 0) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         module.save_pretrained(folder)
-    words = {"<unk>": 0, "<s>": 1, "</s>": 2} | {f"w{i}": i for i in range(3, VOCABULARY)}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))  # noqa: S106
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer.save(str(folder / "tokenizer.json"))
+    word_tokenizer(VOCABULARY).save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>", "bos_token": "<s>"}))
     return folder
 
