@@ -120,7 +120,9 @@ class MachineSettings(_Section):
     engine: Literal["auto", "grid", "padded", "echo"] = Field(
         default="auto", description="auto picks the fastest engine that fits the machine; echo needs no model"
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="where the model runs")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        default="auto", description="where the model runs; auto is the CUDA card, else the CPU"
+    )
     slots: int | None = Field(
         default=None,
         ge=1,

@@ -91,7 +91,8 @@ def plan_shapes(
 
     `bytes_a_token` is what a position of a slot takes in all layers.
     """
-    kind = model.device.type
+    on_card = model.device.type == "cuda"
+    kind = "cuda" if on_card else "cpu"
     positions = max_prompt_tokens + max_new_tokens
     room = _bytes_for_slots(model) // (bytes_a_token * positions)
     count = slots or max(1, min(_MAX_SLOTS[kind], _round_down(room)))
@@ -100,7 +101,6 @@ def plan_shapes(
     buckets = tuple(
         Bucket(each, min(count, _PREFILL_ROWS[kind], _rows(each, _PREFILL_TOKENS[kind]))) for each in lengths
     )
-    on_card = kind == "cuda"
     return GridShapes(count, positions, buckets, _WINDOW[kind], compiled=on_card, graphs=on_card)
 
 

@@ -31,7 +31,7 @@ from enrich.errors import EnrichError, ModelUnavailable, SettingsError
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Quantize = Literal["none", "8bit", "4bit"]
-Device = Literal["auto", "cpu", "cuda"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
 
 _PROBE_TOKENS = 16
 
@@ -124,6 +124,8 @@ def pick_device(device: Device) -> torch.device:
     """The device of that name; `auto` is the card, where there is one."""
     if device == "cuda" and not torch.cuda.is_available():
         raise ModelUnavailable("device cuda: no CUDA card is to be seen; mend the driver, or use device auto or cpu")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise ModelUnavailable("device mps: no Apple GPU is to be seen; use device auto or cpu")
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(device)
@@ -131,12 +133,13 @@ def pick_device(device: Device) -> torch.device:
 
 def pick_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
     """The number type of that name; `auto` is bfloat16 on a card that has it (Ampere or newer), float16 on an older
-    one, float32 on the CPU."""
+    one, float16 on an Apple GPU, float32 on the CPU."""
     if dtype != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
     if device.type == "cpu":
         return torch.float32
-    return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
+    has_bfloat16 = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 8
+    return torch.bfloat16 if has_bfloat16 else torch.float16
 
 
 def refuse_too_long(model: Model, max_prompt_tokens: int, max_new_tokens: int) -> None:

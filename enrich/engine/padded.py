@@ -28,7 +28,7 @@ from enrich.engine.sampling import GREEDY, Sampling, drawn
 from enrich.errors import EnrichError, ModelUnavailable, SettingsError, Stopped
 
 DEFAULT_ROWS = {"cpu": 8, "cuda": 64}
-"""Rows of a batch by type of device."""
+"""Rows of a batch by type of device; another one's are the CPU's."""
 
 _LOG = logging.getLogger("enrich")
 _RUNGS = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)

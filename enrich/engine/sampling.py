@@ -112,8 +112,11 @@ def _gumbel(noise: torch.Tensor, steps: torch.Tensor, vocabulary: int) -> torch.
     rows = _splitmix(noise + steps * _GOLDEN)
     tokens = torch.arange(1, vocabulary + 1, device=noise.device) * _GOLDEN
     bits = _splitmix(rows[:, None] + tokens) & ((1 << _NOISE_BITS) - 1)
+    if bits.device.type == "mps":
+        # An Apple GPU knows no double.
+        bits = bits.cpu()
     uniform = (bits.double() + 0.5) / (1 << _NOISE_BITS)
-    return -torch.log(-torch.log(uniform)).float()
+    return -torch.log(-torch.log(uniform)).float().to(noise.device)
 
 
 def _splitmix(x: torch.Tensor) -> torch.Tensor:

@@ -117,7 +117,7 @@ class Slots:
             self._write_prefix(prefix_ids)
             if shapes.compiled:
                 compile_layers(self._module)
-            for size in (shapes.slots, *filter(self._gives_the_same_bits, self._smaller_sizes())):
+            for size in (shapes.slots, *self._sizes_of_the_same_bits()):
                 self._decodes[size] = self._make_decode(size)
             # Here, not when they are first needed: to compile takes seconds, in which a card would have nothing to do.
             self._prefills = {bucket: self._make_prefill(bucket) for bucket in shapes.buckets}
@@ -327,6 +327,26 @@ class Slots:
     def _places(self, start: int, count: int) -> torch.Tensor:
         return torch.arange(start, start + count, device=self._device)
 
+    def _sizes_of_the_same_bits(self) -> list[int]:
+        """The smaller grids that compute what the whole one does: another product may add up in another order.
+
+        Tried on random sequences, tokens and places; nothing is in the slots yet.
+        """
+        sizes = self._smaller_sizes()
+        if not sizes:
+            return []
+        dice = torch.Generator(device=self._device).manual_seed(0)
+        for each in stored(self._module):
+            each[:, :, self._prefix :].normal_(generator=dice)
+        self._tokens.random_(0, self._module.config.vocab_size, generator=dice)
+        self._positions.random_(self._prefix, self.shapes.positions, generator=dice)
+        slots = self._places(0, self.shapes.slots)
+        # A step writes where the next one writes before it reads, so that each finds the same.
+        whole = self._step(slots)
+        same = [size for size in sizes if torch.equal(whole[:size], self._step(slots[:size]))]
+        self.reset()
+        return same
+
     def _smaller_sizes(self) -> list[int]:
         """Half the slots, a quarter and so on: for the end of a run, when few sequences are left."""
         sizes, size = [], self.shapes.slots // 2
@@ -334,21 +354,6 @@ class Slots:
             sizes.append(size)
             size //= 2
         return sizes
-
-    def _gives_the_same_bits(self, size: int) -> bool:
-        """Whether a grid of `size` computes what the whole one does: another product may add up in another order.
-
-        Tried on random sequences, tokens and places; nothing is in the slots yet.
-        """
-        dice = torch.Generator(device=self._device).manual_seed(0)
-        for each in stored(self._module):
-            each[:, :, self._prefix :].normal_(generator=dice)
-        self._tokens.random_(0, self._module.config.vocab_size, generator=dice)
-        self._positions.random_(self._prefix, self.shapes.positions, generator=dice)
-        slots = self._places(0, self.shapes.slots)
-        same = torch.equal(self._step(slots)[:size], self._step(slots[:size]))
-        self.reset()
-        return same
 
 
 def compile_layers(module: Any) -> None:

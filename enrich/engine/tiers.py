@@ -75,7 +75,7 @@ def open_engine(model: Model, wish: Wish, stored: Stored, should_stop: Callable[
 
 
 def _padded(model: Model, wish: Wish, stored: Stored, should_stop: Callable[[], bool]) -> PaddedEngine:
-    rows = wish.batch_rows or DEFAULT_ROWS[model.device.type]
+    rows = wish.batch_rows or DEFAULT_ROWS.get(model.device.type, DEFAULT_ROWS["cpu"])
     name = f"padded {rows}"
     found = stored.get(name)
     shapes = Shapes.from_json(found) if found else ladder(wish.max_prompt_tokens, rows)

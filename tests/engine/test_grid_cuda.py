@@ -1,7 +1,12 @@
 """The slot grid on a card: the kernels against plain PyTorch, and the same promises in every number type and form."""
 
+import json
+import os
 import random
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -134,16 +139,54 @@ def test_order_neighbours_and_interruption_change_nothing(base: Base, dtype: Dty
     engine.close()
 
 
-def test_memory_that_runs_out_is_told_and_nothing_is_lost(tiny_base: Base, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_memory_that_runs_out_is_told_and_nothing_is_lost(
+    tiny_base: Base, caplog: pytest.LogCaptureFixture, compiled: bool
+) -> None:
+    """Also while layers are compiled: fewer slots, not another form."""
     model = load_model(tiny_base, device="cuda")
     taken = torch.cuda.memory_reserved()
     whole = torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction((taken + (700 << 20)) / whole)
+    torch.cuda.set_per_process_memory_fraction((taken + (256 << 20)) / whole)
     stored: dict[str, str] = {}
-    shapes = GridShapes(16384, 43 + NEW, (Bucket(40, 64),), 8, compiled=False, graphs=True)
+    shapes = GridShapes(16384, 43 + NEW, (Bucket(40, 64),), 8, compiled=compiled, graphs=True)
     stored["grid 16384"] = shapes.to_json()
     engine = opened(model, 16384, stored)
-    assert 1 <= GridShapes.from_json(stored["grid 16384"]).slots < 16384
+    found = GridShapes.from_json(stored["grid 16384"])
+    assert 1 <= found.slots < 16384
+    assert (found.compiled, found.graphs) == (compiled, True)
     assert "out of memory" in caplog.text
     assert len(run(engine, requests(50))) == 50
     engine.close()
+
+
+WITHOUT_TRITON = """
+import json, logging, sys
+from pathlib import Path
+from enrich.engine.bases import find_base
+from enrich.engine.model import load_model
+from tests.engine.test_grid_cuda import opened, requests, run
+
+logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+engine = opened(load_model(find_base(sys.argv[1], Path(sys.argv[1])), dtype="float32", device="cuda"), 16)
+print(json.dumps({each.key.hex(): each.ids for each in run(engine, requests(80)).values()}))
+engine.close()
+"""
+
+
+def test_without_triton_it_steps_down_and_the_texts_are_the_same(tiny_base: Base, tmp_path: Path) -> None:
+    (tmp_path / "triton.py").write_text("raise ImportError('no Triton here')\n")
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", WITHOUT_TRITON, str(tiny_base.folder)],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "compiled, in CUDA graphs: " in done.stderr
+    assert "16 slots of 67 tokens, in CUDA graphs" in done.stderr
+    model = load_model(tiny_base, dtype="float32", device="cuda")
+    expected = {each.key.hex(): list(plain_generate(model, each.prompt_ids, NEW)) for each in requests(80)}
+    assert json.loads(done.stdout) == expected

@@ -76,6 +76,7 @@ def test_the_folder_s_generation_settings_are_ignored(own_folder: Path) -> None:
         ("auto", "cuda", (7, 5), torch.float16),
         ("auto", "cuda", (8, 0), torch.bfloat16),
         ("auto", "cuda", (12, 0), torch.bfloat16),
+        ("auto", "mps", None, torch.float16),
         ("float16", "cpu", None, torch.float16),
     ],
 )
