@@ -29,13 +29,26 @@ class Certified:
 
 @dataclass(frozen=True)
 class Said:
-    """A term or a name: its words, or its concept."""
+    """A term or a name: its words, or its concept; of `things` only if the row has one of them at all."""
 
     tokens: Sequence[str]
     concept: str
+    things: Sequence[str] = ()
 
     def holds_in(self, row: Row) -> bool:
-        return row.says(self.tokens) or row.is_a(self.concept)
+        if row.says(self.tokens) or row.is_a(self.concept):
+            return True
+        return bool(self.things) and not any(row.says([thing]) for thing in self.things)
+
+
+@dataclass(frozen=True)
+class MadeOf(Said):
+    """A material; `is_told`: the text says that the thing, or a part of it, is made of it."""
+
+    is_told: bool = False
+
+    def holds_in(self, row: Row) -> bool:
+        return super().holds_in(row) or (row.treats and not self.is_told)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from functools import cached_property
 from typing import Literal
 
 from enrich.products import Product
-from enrich.quality.claims import Certified, Claim, Code, Counted, Named, Said, Warranty
+from enrich.quality.claims import Certified, Claim, Code, Counted, MadeOf, Named, Said, Warranty
 from enrich.quality.lexicon import LANGUAGES, Found, Language, Lexicon, language_of, word_list
 from enrich.quality.names import names
+from enrich.quality.others import Others
 from enrich.quality.phrases import Phrase, phrases
 from enrich.quality.quantities import Quantity, quantities
 from enrich.quality.row import Row
@@ -26,12 +27,11 @@ Kind = Literal["number", "material", "colour", "brand", "certification", "warran
 
 # Letters and digits in one word: WX-450, IP67, 4K. A unit behind a number is none.
 _CODE = re.compile(r"(?<![\w-])(?=[\w-]*\d)(?=[\w-]*[^\W\d_])[^\W_]+(?:-[^\W_]+)*(?![\w-])")
-# Within so many words the one belongs to the other.
-_WORDS_APART, _WORDS_NEAR = 10, 2
-_ARTICLES = ("the", "o", "a", "os", "as")
-_AND = ("and", "or", "e", "ou")
 # The number of an item: `2. Plastic`.
 _LISTED = re.compile(r"(?:(?<=^)|(?<=[\s:;.]))\d{1,2}[.)]\s?[^\W\d]")
+# Kinds of terms that claim something only with a capital, or as iPhone.
+_CAPITALISED: Mapping[str, Kind] = {"name": "brand", "platform": "compatibility"}
+_COMPARED = ("less", "more", "about")
 _ORDINAL = re.compile(r"\d+(?:st|nd|rd|th|[ªº]|s)?")
 
 
@@ -53,7 +53,8 @@ class Grounding:
 
     def unsupported(self, text: Text, product: Product) -> list[Span]:
         """The claims of a text that its product does not support, in order."""
-        claims = list(_Reading(text, self.lexicons[language_of(text.words)], self.never).claims())
+        language = language_of(text.words)
+        claims = list(_Reading(text, language, self.lexicons[language], self.never).claims())
         if not claims:
             return []
         row = Row(product, self.lexicons[None])
@@ -83,6 +84,7 @@ class _Reading:
     """A text, read for claims."""
 
     text: Text
+    language: Language | None
     lexicon: Lexicon
     never: frozenset[str]
 
@@ -131,13 +133,15 @@ class _Reading:
         return counts in word_list("counted") or (before[0] in ("of", "de", "com") and before[1] in word_list("set_of"))
 
     def _compared(self, each: Quantity) -> str:
-        """`less` or `more` where the number is a bound; empty where it is one itself."""
-        before, _ = self._around(each)
+        """`less`, `more` or `about` where the number is a bound or a rough one; else empty."""
+        before, after = self._around(each)
+        if after == ("or", "so"):
+            return "about"
         if before[0] == "than":
             return "more" if before[1] == "more" else "less"
         if before[0] == "de":
-            return next((what for what in ("less", "more") if before[1] in word_list(what)), "")
-        return next((what for what in ("less", "more") if before[0] in word_list(what)), "")
+            return next((what for what in _COMPARED if before[1] in word_list(what)), "")
+        return next((what for what in _COMPARED if before[0] in word_list(what)), "")
 
     def _around(self, each: Quantity) -> tuple[tuple[str, str], tuple[str, str]]:
         """The two words before a number, the nearer first, and the two behind it."""
@@ -170,25 +174,28 @@ class _Reading:
         )
 
     def _concepts(self, terms: Sequence[Found], taken: "_Taken") -> Iterator[_Placed]:
-        passed = -1
+        others = Others(self.text, self.language, self.lexicon)
         for found in terms:
-            term = found.term
-            if term.kind not in ("colour", "material"):
+            kind, place, said = found.term.kind, self._place(found), self._text_of(found)
+            if kind not in ("colour", "material") or others.has(found):
                 continue
-            # Glides over cotton and linen: what the one is not, the other is not.
-            follows = found.first - 2 == passed and self.words[found.first - 1].text in _AND
-            if follows or self._is_of_something_else(found):
-                passed = found.last - 1
-            elif (
-                self._is_meant(found)
-                and not self.never.issuperset(self._text_of(found))
-                and taken.add(*self._place(found))
-            ):
-                yield Span(term.kind, *self._place(found)), Said(self._text_of(found), term.concept)
+            things = others.things(found)
+            if not self._is_meant(found, others) or self.never.issuperset(said) or not taken.add(*place):
+                continue
+            claim = Said(said, found.term.concept, things)
+            if kind == "material":
+                claim = MadeOf(said, found.term.concept, things, self._is_told(found, others))
+            yield Span(kind, *place), claim
 
-    def _is_meant(self, found: Found) -> bool:
+    def _is_told(self, found: Found, others: Others) -> bool:
+        """Whether a material is said to be what a thing, or a part of it, is made of."""
+        (before, after), parts = others.beside(found), word_list("parts")
+        near = {word.text for word in self.words[max(0, found.first - 2) : found.first]}
+        return after in parts or before in word_list("made") or not near.isdisjoint(parts)
+
+    def _is_meant(self, found: Found, others: Others) -> bool:
         """Whether a word that may be a colour or a material is meant as one."""
-        term, (before, after) = found.term, self._beside(found)
+        term, (before, after) = found.term, others.beside(found)
         if term.exact and self.text.text[slice(*self._place(found))].lower() != term.exact:
             return False
         if not term.unsure:
@@ -203,42 +210,13 @@ class _Reading:
             return not (term.is_food and before in word_list("flavours"))
         return not term.is_food and (after in parts or before in parts)
 
-    def _is_of_something_else(self, found: Found) -> bool:
-        """White hair, wood glue, a touch of silk, a belt that pairs well with black jeans."""
-        before, after = self._beside(found)
-        if found.term.kind == "colour" and (after in word_list("others_after") or before in word_list("others_before")):
-            return True
-        return self._goes_with(found) or (found.term.kind == "material" and self._is_not_made_of(found, before, after))
-
-    def _beside(self, found: Found) -> tuple[str, str]:
-        """The word before, an article passed over, and the word behind."""
-        before = self.words[found.first - 1].text if found.first else ""
-        if before in _ARTICLES and found.first > 1:
-            before = self.words[found.first - 2].text
-        return before, self.words[found.last].text if found.last < len(self.words) else ""
-
-    def _is_not_made_of(self, found: Found, before: str, after: str) -> bool:
-        # A touch of silk, efeito de mármore.
-        if before in ("of", "de") and found.first > 1:
-            before = self.words[found.first - 2].text
-        near = {word.text for word in self.words[max(0, found.first - _WORDS_NEAR) : found.first]}
-        return (
-            before in word_list("not_made_before")
-            or after in word_list("not_made_after")
-            or not near.isdisjoint(word_list("not_made_near"))
-        )
-
-    def _goes_with(self, found: Found) -> bool:
-        said = [word.text for word in self.words[max(0, found.first - _WORDS_APART) : found.first]]
-        together = max((at for at, word in enumerate(said) if word in word_list("together")), default=0)
-        return not word_list("goes").isdisjoint(said[:together])
-
     def _names(self, terms: Sequence[Found], taken: "_Taken") -> Iterator[_Placed]:
         for found in terms:
             start, end = self._place(found)
             # A known name is one only with its capital: `apple` is a fruit.
-            if found.term.kind == "name" and not self.text.text[start].islower() and taken.add(start, end):
-                yield Span("brand", start, end), Said(self._text_of(found), found.term.concept)
+            kind = _CAPITALISED.get(found.term.kind)
+            if kind and not self.text.text[start : start + 2].islower() and taken.add(start, end):
+                yield Span(kind, start, end), Said(self._text_of(found), found.term.concept)
         for first, last in names(self.text.text, self.words):
             start, end = self.words[first].start, self.words[last - 1].end
             tokens = [word.text for word in self.words[first:last]]

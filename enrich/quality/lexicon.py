@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from enrich.quality.words import Word, fold, singular, words_of
 
-Kind = Literal["colour", "material", "certification", "name", "idiom"]
+Kind = Literal["colour", "material", "certification", "name", "platform", "idiom"]
 Language = Literal["en", "pt"]
 LANGUAGES: tuple[Language, ...] = ("en", "pt")
 

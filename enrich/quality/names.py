@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from enrich.quality.lexicon import countries, word_list
-from enrich.quality.words import Word
+from enrich.quality.words import Word, singular
 
 # Behind these a sentence begins, and with it a capital; of a list every item may begin with one.
 _BEGINS = re.compile(r"(?:[.!?:;…•|/\n\"“”«»()\[\]*–—-]|^)\W*$")
@@ -45,6 +45,7 @@ def _is_none(text: str, word: Word, no_names: frozenset[str]) -> bool:
     said = text[word.start : word.end]
     return (
         word.text in no_names
+        or singular(word.text) in no_names
         or word.text in countries()
         or (len(said) <= _SHORT and said.isupper())
         or text[word.end : word.end + 1] == ":"

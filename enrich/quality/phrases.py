@@ -1,4 +1,4 @@
-"""Claims that are whole phrases: warranties, where something is made, what it works with.
+"""Claims that are whole phrases: standards, warranties, where something is made, what it works with.
 
 Each is found by a pattern, tried only where one of its cue words stands.
 """
@@ -11,7 +11,7 @@ from typing import Literal
 from enrich.quality.lexicon import countries, word_list
 from enrich.quality.words import words_of
 
-PhraseKind = Literal["warranty", "origin", "compatibility"]
+PhraseKind = Literal["certification", "warranty", "origin", "compatibility"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ _WARRANTY = rf"""
     (?:\s+(?:of|for)\s+(?:a\s+)?(?:{_COUNT}\s+{_PERIOD}|life))?
 """
 _MONEY_BACK = r"""
-    (?P<named>money[\s-]back|full\s+refund|lifetime\s+replacement|satisfaction\s+guaranteed|devolução\s+d[oe]\s+(?:seu\s+)?dinheiro
+    (?P<named>money[\s-]back|full\s+refund|lifetime\s+replacement|satisfaction\s+guaranteed|devolvemos\s+(?:o\s+)?seu\s+dinheiro|devolução\s+d[oe]\s+(?:seu\s+)?dinheiro
       |dinheiro\s+de\s+volta|reembolso\s+total|satisfação\s+garantida)\b
 """
 _GARANTIA = rf"""
@@ -59,30 +59,41 @@ _GARANTIA = rf"""
 """
 _MADE_IN = r"""
     \b(?:product\s+of\s+|(?:imported|sourced)\s+from\s+|(?:made|manufactured|imported|(?:hand[\s-]?)?crafted|hand[\s-]?made|assembled|produced|sourced|grown|woven
-        |built|hand[\s-]?woven|knitted|sewn|stitched|designed|brewed|roasted|milled|bottled|forged)
+        |built|hand[\s-]?woven|knitted|sewn|stitched|designed|brewed|roasted|harvested|picked|caught|milled|bottled|forged)
     (?:\s+(?:entirely|proudly|directly|exclusively|locally|and\s+\w+|by\s+hand|with\s+care|with\s+pride))*
     \s+in\s+) (?:the\s+)?(?:[a-z]+\s+of\s+)?
     (?P<named>(?-i:[A-ZÀ-Ý])\w*(?:\s+(?-i:[A-ZÀ-Ý])\w*){0,2})
 """
 _FEITO_EM = r"""
-    \b(?:fabricad|feit|importad|produzid|confeccionad|cultivad|montad|costurad)[oa]s?
-    (?:\s+(?:artesanalmente|à\s+mão|integralmente|inteiramente|diretamente|localmente|com\s+orgulho))*
+    \b(?:fabricad|feit|importad|produzid|confeccionad|cultivad|montad|costurad|colhid|engarrafad|torrad|tecid|desenhad)[oa]s?
+    (?:\s+(?:artesanalmente|à\s+mão|integralmente|inteiramente|diretamente|localmente|com\s+orgulho|e\s+\w+[oa]s?))*
     \s+(?:n[oa]s?|em|d[oa]s?|de)\s+ (?P<named>(?-i:[A-ZÀ-Ý])\w*(?:\s+(?:(?:de|do|da)\s+)?(?-i:[A-ZÀ-Ý])\w*){0,2})
 """
 _WORKS_WITH = rf"""
-    \b(?:fits|(?<=to\s)fit|(?<=will\s)fit|(?<=can\s)fit|works?(?:\s+\w+ly)?\s+with|pairs?\s+with|syncs?\s+with|connects?\s+to|integrates?\s+with|supports(?!\s+(?:up\b|\d)))\s+
+    \b(?:fits?|works?(?:\s+\w+ly)?\s+with|pairs?\s+with|syncs?\s+with|connects?\s+(?:to|with)|integrates?\s+with|for\s+use\s+with|supports(?!\s+(?:up\b|\d)))\s+
     (?P<named>(?:all|most|any|every)\s+{_THING}|(?:your\s+|the\s+|an?\s+)?{_NAME}(?:\s+\w+(?=[.,;]))?)
 """
 _SERVE_EM = rf"""
-    \b(?:servem?|funcionam?|encaixam?(?:-se)?|adaptam?(?:-se)?)(?:\s+perfeitamente)?\s+(?:em|com|para|a|n[oa]s?|às?|aos?)\s+
+    \b(?:servem?|funcionam?|conversam?|integram?(?:-se)?|encaixam?(?:-se)?|adaptam?(?:-se)?)(?:\s+(?:perfeitamente|também|bem))?\s+(?:em|com|para|a|n[oa]s?|às?|aos?)\s+
     (?P<named>(?:tod[oa]s?|qualquer|a\s+maioria)\s+(?:[oa]s?\s+|d[oa]s?\s+)?{_THING}
       |(?:(?-i:[oa]s?)\s+)?(?:[a-zà-ý]+\s+(?:de\s+[a-zà-ý]+\s+)?)?{_NAME})
 """
+_STANDARD = (
+    r"(?-i:\b(?P<named>(?:EN|ISO|ANSI|ASTM|DIN|BS|IEC|NBR|JIS|UL|NFPA|SAE)[\s-]?(?:ISO\s)?[A-Z]{0,2}-?\d[\w:.-]*\b))"
+)
+# Their names are folded, the text is not.
+_ACCENTED = str.maketrans({"a": "[aáâã]", "e": "[eéê]", "i": "[ií]", "o": "[oóô]", "u": "[uú]", "c": "[cç]"})
+_COUNTRY = "|".join(each.translate(_ACCENTED) for each in sorted(countries()))
 _WRITTEN: dict[PhraseKind, list[str]] = {
+    "certification": [_STANDARD],
     "warranty": [_WARRANTY, _MONEY_BACK, _GARANTIA],
     "origin": [
         _MADE_IN,
-        rf"\b(?P<named>{'|'.join(sorted(countries()))})[\s-](?:made|crafted|manufactured|built|imported)\b",
+        rf"\b\w+(?:ed|en|wn)\s+(?:by\s+hand\s+)?in\s+(?:the\s+)?(?P<named>{_COUNTRY})\b",
+        rf"\b\w+[ai]d[oa]s?\s+(?:n[oa]s?|em|d[oa]s?)\s+(?P<named>{_COUNTRY})\b",
+        rf"\b(?P<named>{_COUNTRY})[\s-](?:made|crafted|manufactured|built|imported)\b",
+        rf"\b(?:comes?|hails?|straight|direct(?:ly)?)\s+from\s+(?:the\s+)?(?P<named>{_COUNTRY})\b",
+        rf"\b(?:vem|vêm|veio|vinda?|direto)\s+d[aoe]s?\s+(?P<named>{_COUNTRY})\b",
         r"\blocally[\s-](?P<named>made|manufactured|produced|sourced)\b",
         _FEITO_EM,
         r"\b(?:de\s+)?origem\s+(?P<named>[a-zà-ý]+(?:n[ao]|s[ao]|ês|esa|ol|ola|ã|ão|eir[oa]|ega|ego))\b",
@@ -90,7 +101,8 @@ _WRITTEN: dict[PhraseKind, list[str]] = {
     "compatibility": [
         rf"\bcompatible\s+with\s+(?P<named>{_THING}{_FURTHER})",
         _WORKS_WITH,
-        rf"\b(?:designed|made|built|suitable)\s+(?:to\s+fit|for)\s+(?:use\s+with\s+)?(?:all\s+|most\s+|the\s+)?(?P<named>{_NAME})",
+        rf"\b(?!\w+ly\b)(?P<named>{_NAME})[\s-]compatible\b",
+        rf"\b(?:designed|made|built|suitable|ready)\s+(?:to\s+fit|for)\s+(?:use\s+with\s+)?(?:all\s+|most\s+|the\s+|your\s+)?(?P<named>{_NAME})",
         rf"\bcompat[ií]ve(?:l|is)\s+com\s+(?:(?:tod[oa]s?|a\s+maioria|[oa]s?|d[oa]s?)\s+)*(?P<named>{_THING}{_FURTHER})",
         _SERVE_EM,
     ],
@@ -104,7 +116,8 @@ _PATTERNS = {
 def phrases(text: str, said: frozenset[str]) -> Iterator[Phrase]:
     """The phrases of a text; `said` are its folded words."""
     for kind, patterns in _PATTERNS.items():
-        if word_list(f"cues_{kind}").isdisjoint(said):
+        cues = word_list(f"cues_{kind}")
+        if cues.isdisjoint(said) and (kind != "origin" or countries().keys().isdisjoint(said)):
             continue
         for pattern in patterns:
             for match in pattern.finditer(text):

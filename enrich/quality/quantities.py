@@ -50,15 +50,25 @@ def units() -> dict[str, Unit]:
 
 NUMBER_WORDS = {
     "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "eleven": 11,
-    "twelve": 12, "fifteen": 15, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "hundred": 100, "dozen": 12,
+    "twelve": 12, "thirteen": 13, "fourteen": 14, "fifteen": 15, "sixteen": 16, "seventeen": 17, "eighteen": 18,
+    "nineteen": 19, "twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80,
+    "ninety": 90,
     "dois": 2, "duas": 2, "tres": 3, "quatro": 4, "cinco": 5, "seis": 6, "sete": 7, "oito": 8, "nove": 9, "dez": 10,
-    "onze": 11, "doze": 12, "quinze": 15, "vinte": 20, "trinta": 30, "quarenta": 40, "cinquenta": 50, "cem": 100,
-    "duzia": 12, "duzias": 12,
+    "onze": 11, "doze": 12, "treze": 13, "catorze": 14, "quatorze": 14, "quinze": 15, "dezesseis": 16, "dezessete": 17,
+    "dezoito": 18, "dezenove": 19, "vinte": 20, "trinta": 30, "quarenta": 40, "cinquenta": 50, "sessenta": 60,
+    "setenta": 70, "oitenta": 80, "noventa": 90, "cem": 100, "cento": 100, "duzentos": 200, "duzentas": 200,
+    "trezentos": 300, "trezentas": 300, "quatrocentos": 400, "quinhentos": 500, "quinhentas": 500, "seiscentos": 600,
+    "setecentos": 700, "oitocentos": 800, "novecentos": 900,
 }  # fmt: skip
-_TENS = {20, 30, 40, 50}
-_ONE = {"one", "um", "uma"}
+_TIMES = {"hundred": 100, "dozen": 12, "duzia": 12, "duzias": 12, "thousand": 1000, "mil": 1000}
+# Behind digits it belongs to them, or is an inch's thousandth.
+_THOUSANDS = {"thousand", "mil"}
+_ONE = {"one": 1, "um": 1, "uma": 1}
+_AND = {"and", "e"}
 _DOZEN = {"dozen", "duzia", "duzias"}
+_HALVES = (("and", "a", "half"), ("e", "meio"), ("e", "meia"))
 _HALF = {"half", "meio", "meia"}
+_BEGIN = {*NUMBER_WORDS, *_TIMES, *_ONE, *_HALF}
 # What a row may say in the place of a number; in a text they claim nothing that could be checked.
 _SAID_AS = {
     "single": 1, "one": 1, "um": 1, "uma": 1, "unico": 1, "double": 2, "dual": 2, "twin": 2, "pair": 2, "duo": 2,
@@ -128,43 +138,74 @@ def _worth(match: re.Match[str], folded: str) -> float:
 
 
 def _in_words(folded: str, words: Sequence[Word]) -> list[Quantity]:
-    found = (_in_word(folded, words, at) for at in range(len(words)))
-    return [each for each in found if each]
+    found, at = [], 0
+    while at < len(words):
+        if words[at].text not in _BEGIN:
+            at += 1
+            continue
+        quantity, at = _in_words_from(folded, words, at)
+        if quantity:
+            found.append(quantity)
+    return found
 
 
-def _in_word(folded: str, words: Sequence[Word], at: int) -> Quantity | None:
-    """The number that ends with a word, if one does."""
-    word = words[at]
-    if word.text in NUMBER_WORDS:
-        value = _number(words, at)
-        return None if value is None else _counting(folded, words, at, value, word.start)
-    if word.text in _HALF:
-        # Half a kilo: in English an article lies between.
-        last = at + 1 if at + 1 < len(words) and words[at + 1].text in ("a", "an") else at
+def _in_words_from(folded: str, words: Sequence[Word], first: int) -> tuple[Quantity | None, int]:
+    """The number that begins with a word, if one does, and the word to go on from."""
+    start, word = words[first].start, words[first].text
+    value, last = _number(words, first)
+    if value:
+        halves = next((len(each) for each in _HALVES if _reads(words, last, each)), 0)
+        return _counting(folded, words, last + halves - 1, value + (0.5 if halves else 0), start), last + halves
+    if word in _HALF:
+        # Half a kilo, half a dozen: in English an article lies between.
+        last = first + 1 if first + 1 < len(words) and words[first + 1].text in ("a", "an") else first
+        if last + 1 < len(words) and words[last + 1].text in _DOZEN:
+            return _counting(folded, words, last + 1, 6, start), last + 2
         unit = _unit_after(words, last)
-        return Quantity(0.5, unit, word.start, words[last + 1].end, 1) if unit and unit.dimension != "time" else None
-    if word.text not in _ONE:
-        return None
-    unit, tens = _unit_after(words, at), NUMBER_WORDS.get(words[at - 1].text, 0) if at else 0
-    if tens in _TENS:
-        return Quantity(tens + 1, unit, words[at - 1].start, words[at + 1].end if unit else word.end)
-    # `In one minute` is a manner of speaking.
-    return _counting(folded, words, at, 1, word.start) if unit and unit.dimension != "time" else None
+        if unit and unit.dimension != "time":
+            return Quantity(0.5, unit, start, words[last + 1].end, 1), last + 2
+    if word in _ONE:
+        unit = _unit_after(words, first)
+        # `In one minute` is a manner of speaking.
+        if unit and unit.dimension != "time":
+            return _counting(folded, words, first, 1, start), first + 1
+    return None, first + 1
 
 
-def _number(words: Sequence[Word], at: int) -> float | None:
-    """What a number word is worth with those before it; None where it only begins a number that goes on."""
-    value: float = NUMBER_WORDS[words[at].text]
-    before = words[at - 1].text if at else ""
-    after = words[at + 1].text if at + 1 < len(words) else ""
-    if value == 12 and at and {before, words[max(0, at - 2)].text} & _HALF:
-        value = 6
-    if after in _DOZEN or (value in _TENS and (NUMBER_WORDS.get(after, 10) < 10 or after == "one")):
-        return None
-    tens = NUMBER_WORDS.get(before, 0)
-    if value < 10 and tens in _TENS:
-        value += tens
-    return value * tens if words[at].text in _DOZEN and tens else value
+def _number(words: Sequence[Word], first: int) -> tuple[float, int]:
+    """What number words that begin there are worth together, cento e vinte or two dozen, and the word behind them.
+
+    0 where none begins, or only a `one`: the articles of Portuguese are spelt so.
+    """
+    thousands = value = 0
+    last = at = first
+    while at < len(words):
+        word = words[at].text
+        if word in _TIMES:
+            if word in _THOUSANDS and at == first and at and words[at - 1].text.isdigit():
+                break
+            value *= _TIMES[word]
+            value = value or _TIMES[word]
+            if word in _THOUSANDS:
+                thousands, value = thousands + value, 0
+        elif (more := NUMBER_WORDS.get(word) or _ONE.get(word)) and _adds_to(thousands + value, more):
+            value += more
+        elif not (word in _AND and at > first):
+            break
+        at += 1
+        if word not in _AND:
+            last = at
+    is_one = last == first + 1 and words[first].text in _ONE
+    return (0, first + 1) if last == first or is_one else (float(thousands + value), last)
+
+
+def _reads(words: Sequence[Word], at: int, expected: Sequence[str]) -> bool:
+    return [word.text for word in words[at : at + len(expected)]] == list(expected)
+
+
+def _adds_to(value: int, more: int) -> bool:
+    """Whether a smaller number goes on a larger one: twenty and five, a hundred and twenty."""
+    return value == 0 or (value >= 20 and more < value and value % 10 ** len(str(more)) == 0)
 
 
 def _counting(folded: str, words: Sequence[Word], at: int, value: float, start: int) -> Quantity:

@@ -6,15 +6,20 @@ from dataclasses import replace
 from functools import cached_property
 
 from enrich.products import Product
-from enrich.quality.lexicon import Lexicon, wider
+from enrich.quality.lexicon import Lexicon, wider, word_list
 from enrich.quality.quantities import Quantity, agree, quantities, said_as_words, units
 from enrich.quality.words import fold, singular, words
 
 # Sums of equal parts are said for few parts, bounds near what they bound.
-_MOST_PIECES, _FAIR = 100, 0.6
+_MOST_PIECES, _FAIR, _ABOUT = 100, 0.6, 0.92
 # Of a model code.
 _MOST_PARTS = 4
-_AGES = ("age", "ages", "idade")
+_AMPERES = re.compile(r"(\d[\d.,]*)\s?A\b")
+_AGES = {"age", "ages", "idade"}
+
+
+# What a row's number may be of the one that a text says, by how it says it.
+_FAIR_SHARES = {"less": (_FAIR, 1), "more": (1, 1 / _FAIR), "about": (_ABOUT, 1 / _ABOUT)}
 
 
 class Row:
@@ -55,13 +60,19 @@ class Row:
         )
 
     def bounds(self, claim: Quantity, compared: str) -> bool:
-        """Whether a number is a fair bound of one that the row says: `under one kilogram` of 900 g."""
+        """Whether a number is a fair bound of one that the row says (under one kilogram of 900 g), or about as much."""
         for each in self._quantities:
-            if claim.unit and each.unit and claim.unit.dimension == each.unit.dimension:
-                share = each.value * each.unit.factor / (claim.value * claim.unit.factor or 1)
-                if _FAIR < share < 1 if compared == "less" else 1 < share < 1 / _FAIR:
+            if (claim.unit and claim.unit.dimension) == (each.unit and each.unit.dimension):
+                share = each.value * _factor(each) / (claim.value * _factor(claim) or 1)
+                lowest, highest = _FAIR_SHARES[compared]
+                if lowest < share < highest:
                     return True
         return False
+
+    @cached_property
+    def treats(self) -> bool:
+        """Whether it is a tool or a treatment, for other things of other materials."""
+        return not word_list("treats").isdisjoint(self._singular)
 
     def has_code(self, code: str) -> bool:
         """Whether a code stands in the row, in one word or parted: WX450, WX-450, WX 450."""
@@ -95,14 +106,21 @@ class Row:
         return {each.value for each in self._quantities} | said_as_words(self._words)
 
 
+def _factor(quantity: Quantity) -> float:
+    return quantity.unit.factor if quantity.unit else 1
+
+
 def _parts(product: Product) -> Iterator[str]:
     yield product.title
     for name, value in product.attributes:
         # `weight_kg` = 2.5 says 2.5 kg, `age` = 8+ says 8 years.
-        last = re.split(r"[\W_]+", name.strip(" ()[]."))[-1].lower()
+        named = re.split(r"[\W_]+", name.strip(" ()[].").lower())
+        last = named[-1]
         yield name.replace("_", " ")
         yield f"{value} {last}" if last in units() else value
-        if last in _AGES:
+        if not _AGES.isdisjoint(named):
             yield " ; ".join(f"{number} years" for number in re.findall(r"\d{1,3}", value))
-    if "bivolt" in fold(product.title + str(product.attributes)):
+    everything = " ; ".join((product.title, *(value for _, value in product.attributes)))
+    yield " ; ".join(f"{number} amps" for number in _AMPERES.findall(everything))
+    if "bivolt" in fold(everything):
         yield "110 V ; 127 V ; 220 V"
