@@ -84,40 +84,54 @@ _STANDARD = (
 # Their names are folded, the text is not.
 _ACCENTED = str.maketrans({"a": "[aáâã]", "e": "[eéê]", "i": "[ií]", "o": "[oóô]", "u": "[uú]", "c": "[cç]"})
 _COUNTRY = "|".join(each.translate(_ACCENTED) for each in sorted(countries()))
-_WRITTEN: dict[PhraseKind, list[str]] = {
-    "certification": [_STANDARD],
-    "warranty": [_WARRANTY, _MONEY_BACK, _GARANTIA],
-    "origin": [
-        _MADE_IN,
-        rf"\b\w+(?:ed|en|wn)\s+(?:by\s+hand\s+)?in\s+(?:the\s+)?(?P<named>{_COUNTRY})\b",
-        rf"\b\w+[ai]d[oa]s?\s+(?:n[oa]s?|em|d[oa]s?)\s+(?P<named>{_COUNTRY})\b",
-        rf"\b(?P<named>{_COUNTRY})[\s-](?:made|crafted|manufactured|built|imported)\b",
-        rf"\b(?:comes?|hails?|straight|direct(?:ly)?)\s+from\s+(?:the\s+)?(?P<named>{_COUNTRY})\b",
-        rf"\b(?:vem|vêm|veio|vinda?|direto)\s+d[aoe]s?\s+(?P<named>{_COUNTRY})\b",
-        r"\blocally[\s-](?P<named>made|manufactured|produced|sourced)\b",
-        _FEITO_EM,
-        r"\b(?:de\s+)?origem\s+(?P<named>[a-zà-ý]+(?:n[ao]|s[ao]|ês|esa|ol|ola|ã|ão|eir[oa]|ega|ego))\b",
-    ],
-    "compatibility": [
-        rf"\bcompatible\s+with\s+(?P<named>{_THING}{_FURTHER})",
-        _WORKS_WITH,
-        rf"\b(?!\w+ly\b)(?P<named>{_NAME})[\s-]compatible\b",
-        rf"\b(?:designed|made|built|suitable|ready)\s+(?:to\s+fit|for)\s+(?:use\s+with\s+)?(?:all\s+|most\s+|the\s+|your\s+)?(?P<named>{_NAME})",
-        rf"\bcompat[ií]ve(?:l|is)\s+com\s+(?:(?:tod[oa]s?|a\s+maioria|[oa]s?|d[oa]s?)\s+)*(?P<named>{_THING}{_FURTHER})",
-        _SERVE_EM,
-    ],
-}
-_PATTERNS = {
-    kind: [re.compile(pattern, re.VERBOSE | re.IGNORECASE) for pattern in patterns]
-    for kind, patterns in _WRITTEN.items()
-}
+_WRITTEN: list[tuple[PhraseKind, frozenset[str], list[str]]] = [
+    ("certification", word_list("cues_certification"), [_STANDARD]),
+    ("warranty", word_list("cues_warranty"), [_WARRANTY, _MONEY_BACK, _GARANTIA]),
+    (
+        "origin",
+        word_list("cues_origin"),
+        [
+            _MADE_IN,
+            r"\blocally[\s-](?P<named>made|manufactured|produced|sourced)\b",
+            _FEITO_EM,
+            r"\b(?:de\s+)?origem\s+(?P<named>[a-zà-ý]+(?:n[ao]|s[ao]|ês|esa|ol|ola|ã|ão|eir[oa]|ega|ego))\b",
+        ],
+    ),
+    (
+        "origin",
+        frozenset(countries()),
+        [
+            rf"\b\w+(?:ed|en|wn)\s+(?:by\s+hand\s+)?in\s+(?:the\s+)?(?P<named>{_COUNTRY})\b",
+            rf"\b\w+[ai]d[oa]s?\s+(?:n[oa]s?|em|d[oa]s?)\s+(?P<named>{_COUNTRY})\b",
+            rf"\b(?P<named>{_COUNTRY})[\s-](?:made|crafted|manufactured|built|imported)\b",
+            rf"\b(?:comes?|hails?|straight|direct(?:ly)?)\s+from\s+(?:the\s+)?(?P<named>{_COUNTRY})\b",
+            rf"\b(?:vem|vêm|veio|vinda?|direto)\s+d[aoe]s?\s+(?P<named>{_COUNTRY})\b",
+        ],
+    ),
+    (
+        "compatibility",
+        word_list("cues_compatibility"),
+        [
+            rf"\bcompatible\s+with\s+(?P<named>{_THING}{_FURTHER})",
+            _WORKS_WITH,
+            rf"\b(?!\w+ly\b)(?P<named>{_NAME})[\s-]compatible\b",
+            rf"\b(?:designed|made|built|suitable|ready)\s+(?:to\s+fit|for)\s+(?:use\s+with\s+)?(?:(?:all|most|the|your)\s+)?"
+            rf"(?P<named>{_NAME})",
+            rf"\bcompat[ií]ve(?:l|is)\s+com\s+(?:(?:tod[oa]s?|a\s+maioria|[oa]s?|d[oa]s?)\s+)*(?P<named>{_THING}{_FURTHER})",
+            _SERVE_EM,
+        ],
+    ),
+]
+_PATTERNS = [
+    (kind, cues, [re.compile(pattern, re.VERBOSE | re.IGNORECASE) for pattern in patterns])
+    for kind, cues, patterns in _WRITTEN
+]
 
 
 def phrases(text: str, said: frozenset[str]) -> Iterator[Phrase]:
     """The phrases of a text; `said` are its folded words."""
-    for kind, patterns in _PATTERNS.items():
-        cues = word_list(f"cues_{kind}")
-        if cues.isdisjoint(said) and (kind != "origin" or countries().keys().isdisjoint(said)):
+    for kind, cues, patterns in _PATTERNS:
+        if cues.isdisjoint(said):
             continue
         for pattern in patterns:
             for match in pattern.finditer(text):
