@@ -89,6 +89,8 @@ def _attention(
         return out[0][None], None
     # The flash kernels take no float32, and nothing before Ampere. (Torch 2.11 cannot compile the backward of these.)
     key, value = (each.repeat_interleave(layer.num_key_value_groups, dim=2) for each in (key, value))
+    # Its backward refuses a bound beyond the row.
+    longest = min(longest, key.shape[1])
     out = torch.ops.aten._efficient_attention_forward(
         query, key, value, None, ends, ends, longest, longest, 0.0, _CAUSAL, True, scale=scaling
     )
