@@ -105,20 +105,23 @@ class _Reading:
         for phrase in phrases(self.text.text, self.text.said):
             if taken.add(phrase.start, phrase.end):
                 yield Span(phrase.kind, phrase.start, phrase.end), self._of_phrase(phrase)
-        yield from self._numbers(taken)
+        yield from self._numbers(terms, taken)
         yield from self._concepts(terms, taken)
         yield from self._names(terms, taken)
 
-    def _numbers(self, taken: "_Taken") -> Iterator[_Placed]:
+    def _numbers(self, terms: Sequence[Found], taken: "_Taken") -> Iterator[_Placed]:
         counted = self._counted
         for match in _CODE.finditer(self.text.folded) if self._has_digit else ():
             if not self._is_measure(match, counted) and not _ORDINAL.fullmatch(match[0]) and taken.add(*match.span()):
                 yield Span("number", *match.span()), Code("".join(filter(str.isalnum, match[0])))
+        # 18k gold, prata 925.
+        named = [self._place(found) for found in terms if found.term.kind == "material"]
         is_sum = not word_list("sums").isdisjoint(self.text.said)
         for each in counted:
             if (
                 self._is_count(each)
                 and not _LISTED.match(self.text.text, each.start)
+                and not any(start <= each.start < end for start, end in named)
                 and taken.add(each.start, each.end)
             ):
                 yield Span("number", each.start, each.end), Counted(each, self._compared(each), is_sum)
@@ -208,7 +211,8 @@ class _Reading:
             return True
         if before in word_list("shades"):
             return not (term.is_food and before in word_list("flavours"))
-        return not term.is_food and (after in parts or before in parts)
+        # Carcaça laranja; an orange body is one of oranges, perhaps.
+        return before in parts or (after in parts and not term.is_food)
 
     def _names(self, terms: Sequence[Found], taken: "_Taken") -> Iterator[_Placed]:
         for found in terms:

@@ -70,14 +70,17 @@ class Others:
         """The nouns that follow, of what is with, under or like the product: beside black tights."""
         run = self._run(range(found.last, min(len(self._words), found.last + _AHEAD)), -1)
         nouns = [self._words[at].text for at in run]
-        cues = word_list("thing_cues")
-        if not word_list("things").isdisjoint(nouns):
-            cues |= word_list("thing_cues_more")
-        return self._unless_its_own(nouns) if self._is_listed(found) or self._is_cued(found.first, cues) else ()
+        is_thing = not word_list("things").isdisjoint(nouns)
+        cues = word_list("thing_cues") | (word_list("thing_cues_more") if is_thing else frozenset())
+        if not self._is_listed(found) and not self._is_cued(found.first, cues):
+            return ()
+        return nouns if is_thing else self._unless_its_own(nouns)
 
     def _before_it(self, found: Found) -> Sequence[str]:
         """The nouns that it follows in Portuguese, but for what the text tells of: calça preta, mesa de madeira."""
         run = self._run(range(found.first - 1, max(-1, found.first - 1 - _AHEAD), -1), 0)
+        if len(run) > 1 and self._words[run[-1]].text in word_list("asks"):
+            run.pop()
         nouns = [self._words[at].text for at in run]
         if not run:
             return self._named if self._is_listed(found) else ()

@@ -74,7 +74,7 @@ _WORKS_WITH = rf"""
     (?P<named>(?:all|most|any|every)\s+{_THING}|(?:your\s+|the\s+|an?\s+)?{_NAME}(?:\s+\w+(?=[.,;]))?)
 """
 _SERVE_EM = rf"""
-    \b(?:servem?|funcionam?|conversam?|integram?(?:-se)?|encaixam?(?:-se)?|adaptam?(?:-se)?)(?:\s+(?:perfeitamente|também|bem))?\s+(?:em|com|para|a|n[oa]s?|às?|aos?)\s+
+    \b(?:servem?|funcionam?|integram?(?:-se)?|encaixam?(?:-se)?|adaptam?(?:-se)?)(?:\s+(?:perfeitamente|também|bem))?\s+(?:em|com|para|a|n[oa]s?|às?|aos?)\s+
     (?P<named>(?:tod[oa]s?|qualquer|a\s+maioria)\s+(?:[oa]s?\s+|d[oa]s?\s+)?{_THING}
       |(?:(?-i:[oa]s?)\s+)?(?:[a-zà-ý]+\s+(?:de\s+[a-zà-ý]+\s+)?)?{_NAME})
 """
@@ -119,6 +119,7 @@ _WRITTEN: list[tuple[PhraseKind, frozenset[str], list[str]]] = [
             rf"(?P<named>{_NAME})",
             rf"\bcompat[ií]ve(?:l|is)\s+com\s+(?:(?:tod[oa]s?|a\s+maioria|[oa]s?|d[oa]s?)\s+)*(?P<named>{_THING}{_FURTHER})",
             _SERVE_EM,
+            rf"\bconversam?\s+com\s+(?:[oa]s?\s+)?(?P<named>{_NAME})",
         ],
     ),
 ]
