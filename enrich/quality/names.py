@@ -47,7 +47,7 @@ def _is_none(text: str, word: Word, no_names: frozenset[str]) -> bool:
         word.text in no_names
         or singular(word.text) in no_names
         or word.text in countries()
-        or (len(said) <= _SHORT and said.isupper())
+        or (len(said.removesuffix("s")) <= _SHORT and said.removesuffix("s").isupper())
         or text[word.end : word.end + 1] == ":"
     )
 

@@ -36,7 +36,8 @@ class Others:
     def has(self, found: Found) -> bool:
         """Whether it is something else's, whatever the row says: a touch of silk, glides over cotton and linen."""
         listed = self._is_listed(found)
-        if (listed and not self._named) or self._goes_with(found) or self._is_not_made_of(found):
+        goes_with = self._goes_with(found) and (self._is_portuguese or not self._has_part(found))
+        if (listed and not self._named) or goes_with or self._is_not_made_of(found):
             self._passed, self._named = found.last, ()
             return True
         return False
@@ -47,6 +48,11 @@ class Others:
         if things:
             self._passed, self._named = found.last, things
         return things
+
+    def _has_part(self, found: Found) -> bool:
+        """Whether a part follows: it pairs a steel body with a marble base."""
+        nouns = self._nouns_behind(found)
+        return bool(nouns) and not self._unless_its_own(nouns)
 
     def _is_listed(self, found: Found) -> bool:
         """Whether it follows one that was something else's at once, or in a list."""
@@ -67,14 +73,25 @@ class Others:
         return [word for word, name in ((after, "others_after"), (before, "others_before")) if word in word_list(name)]
 
     def _behind_it(self, found: Found) -> Sequence[str]:
-        """The nouns that follow, of what is with, under or like the product: beside black tights."""
-        run = self._run(range(found.last, min(len(self._words), found.last + _AHEAD)), -1)
-        nouns = [self._words[at].text for at in run]
+        """The nouns that follow in English, but for what the text tells of: beside black tights, a red wool coat."""
+        nouns = self._nouns_behind(found)
+        if not nouns:
+            return self._named if found.first == self._passed else ()
         is_thing = not word_list("things").isdisjoint(nouns)
         cues = word_list("thing_cues") | (word_list("thing_cues_more") if is_thing else frozenset())
-        if not self._is_listed(found) and not self._is_cued(found.first, cues):
-            return ()
-        return nouns if is_thing else self._unless_its_own(nouns)
+        is_other = self._is_listed(found) or self._is_cued(found.first, cues) or not self._is_subject(found.first)
+        return () if not is_other else nouns if is_thing else self._unless_its_own(nouns)
+
+    def _nouns_behind(self, found: Found) -> Sequence[str]:
+        run = self._run(range(found.last, min(len(self._words), found.last + _AHEAD)), -1)
+        return [self._words[at].text for at in run]
+
+    def _is_subject(self, at: int) -> bool:
+        """Whether what follows is what the text tells of: this, its, is a, or a sentence's first."""
+        said = list(self._back(at, _BEFORE, _ENDS_A_SENTENCE))
+        if len(said) < _NEAR or "in" in said:
+            return True
+        return said[:_NEAR][-1] == "the" or not word_list("tells_of").isdisjoint(said[:_NEAR])
 
     def _before_it(self, found: Found) -> Sequence[str]:
         """The nouns that it follows in Portuguese, but for what the text tells of: calça preta, mesa de madeira."""

@@ -60,7 +60,7 @@ _GARANTIA = rf"""
 _MADE_IN = r"""
     \b(?:product\s+of\s+|(?:imported|sourced)\s+from\s+|(?:made|manufactured|imported|(?:hand[\s-]?)?crafted|hand[\s-]?made|assembled|produced|sourced|grown|woven
         |built|hand[\s-]?woven|knitted|sewn|stitched|designed|brewed|roasted|harvested|picked|caught|milled|bottled|forged)
-    (?:\s+(?:entirely|proudly|directly|exclusively|locally|and\s+\w+|by\s+hand|with\s+care|with\s+pride))*
+    (?:\s+(?:entirely|proudly|directly|exclusively|locally|and\s+\w+|by\s+hand|with\s+care|with\s+pride|each\s+\w+|every\s+\w+))*
     \s+in\s+) (?:the\s+)?(?:[a-z]+\s+of\s+)?
     (?P<named>(?-i:[A-ZÀ-Ý])\w*(?:\s+(?-i:[A-ZÀ-Ý])\w*){0,2})
 """
@@ -70,7 +70,7 @@ _FEITO_EM = r"""
     \s+(?:n[oa]s?|em|d[oa]s?|de)\s+ (?P<named>(?-i:[A-ZÀ-Ý])\w*(?:\s+(?:(?:de|do|da)\s+)?(?-i:[A-ZÀ-Ý])\w*){0,2})
 """
 _WORKS_WITH = rf"""
-    \b(?:fits?|works?(?:\s+\w+ly)?\s+with|pairs?\s+with|syncs?\s+with|connects?\s+(?:to|with)|integrates?\s+with|for\s+use\s+with|supports(?!\s+(?:up\b|\d)))\s+
+    \b(?:fits?|works?(?:\s+\w+ly)?\s+with|pairs?\s+with|syncs?\s+with|accepts?|connects?\s+(?:to|with)|integrates?\s+with|for\s+use\s+with|supports(?!\s+(?:up\b|\d)))\s+
     (?P<named>(?:all|most|any|every)\s+{_THING}|(?:your\s+|the\s+|an?\s+)?{_NAME}(?:\s+\w+(?=[.,;]))?)
 """
 _SERVE_EM = rf"""
