@@ -211,6 +211,10 @@ class _Reading:
             return True
         if before in word_list("shades"):
             return not (term.is_food and before in word_list("flavours"))
+        named = self.lexicon.alone(before) if before else None
+        if named and named.kind == "material":
+            # Poliéster laranja.
+            return True
         # Carcaça laranja; an orange body is one of oranges, perhaps.
         return before in parts or (after in parts and not term.is_food)
 

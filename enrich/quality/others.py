@@ -107,8 +107,9 @@ class Others:
 
     def _is_participle(self, at: int) -> bool:
         """Feito, revestida; but a vestido is a noun."""
-        before = self._words[at - 1].text if at else ""
-        return bool(_PARTICIPLE.search(self._words[at].text)) and before not in (*_ARTICLES, "um", "uma", "seu")
+        word, before = self._words[at].text, self._words[at - 1].text if at else ""
+        is_noun = word in word_list("no_participles") or before in (*_ARTICLES, "um", "uma", "seu")
+        return bool(_PARTICIPLE.search(word)) and not is_noun
 
     def _run(self, places: Iterable[int], side: int) -> list[int]:
         """Words, the nearest first, up to a sign or a word that joins; colours, materials and `de` are passed over."""

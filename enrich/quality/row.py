@@ -56,7 +56,7 @@ class Row:
             for each in self._quantities
             if each.unit is not None
             for count in counts
-            if count != each.value
+            if count != each.value or count in said_as_words(self._words)
         )
 
     def bounds(self, claim: Quantity, compared: str) -> bool:
