@@ -12,7 +12,7 @@ _APART, _NEAR, _AHEAD, _BEFORE, _LISTED = 10, 2, 3, 3, 4
 _ARTICLES = ("the", "o", "a", "os", "as")
 _ENDS_A_PHRASE = re.compile(r"[,;:.!?()\n–—]")
 _ENDS_A_SENTENCE = re.compile(r"[.!?\n]")
-_PARTICIPLE = re.compile("[ai]d[oa]s?$")
+_PARTICIPLE = re.compile("(?:[ai]d|feit)[oa]s?$")
 _ANDS = ("and", "or", "e", "ou")
 _AND = re.compile(r"\b(?:and|or|e|ou)\b|,")
 
@@ -73,25 +73,19 @@ class Others:
         return [word for word, name in ((after, "others_after"), (before, "others_before")) if word in word_list(name)]
 
     def _behind_it(self, found: Found) -> Sequence[str]:
-        """The nouns that follow in English, but for what the text tells of: beside black tights, a red wool coat."""
+        """The nouns that follow in English, of what is with, under or like the product: beside black tights."""
         nouns = self._nouns_behind(found)
         if not nouns:
             return self._named if found.first == self._passed else ()
-        is_thing = not word_list("things").isdisjoint(nouns)
-        cues = word_list("thing_cues") | (word_list("thing_cues_more") if is_thing else frozenset())
-        is_other = self._is_listed(found) or self._is_cued(found.first, cues) or not self._is_subject(found.first)
-        return () if not is_other else nouns if is_thing else self._unless_its_own(nouns)
+        is_thing = _is_thing(nouns)
+        cues = word_list("beside") | (word_list("with") if is_thing else frozenset())
+        if not self._is_listed(found) and not self._is_cued(found.first, cues):
+            return ()
+        return nouns if is_thing else self._unless_its_own(nouns)
 
     def _nouns_behind(self, found: Found) -> Sequence[str]:
         run = self._run(range(found.last, min(len(self._words), found.last + _AHEAD)), -1)
         return [self._words[at].text for at in run]
-
-    def _is_subject(self, at: int) -> bool:
-        """Whether what follows is what the text tells of: this, its, is a, or a sentence's first."""
-        said = list(self._back(at, _BEFORE, _ENDS_A_SENTENCE))
-        if len(said) < _NEAR or "in" in said:
-            return True
-        return said[:_NEAR][-1] == "the" or not word_list("tells_of").isdisjoint(said[:_NEAR])
 
     def _before_it(self, found: Found) -> Sequence[str]:
         """The nouns that it follows in Portuguese, but for what the text tells of: calça preta, mesa de madeira."""
@@ -103,7 +97,9 @@ class Others:
             return self._named if self._is_listed(found) else ()
         if self._is_told_of(run[-1]) or (found.term.kind == "material" and self._is_participle(run[0])):
             return ()
-        return self._unless_its_own(nouns)
+        if _is_thing(nouns):
+            return nouns
+        return self._unless_its_own(nouns) if self._is_cued(run[-1], word_list("beside")) else ()
 
     def _is_participle(self, at: int) -> bool:
         """Feito, revestida; but a vestido is a noun."""
@@ -175,6 +171,11 @@ class Others:
         said = list(self._back(found.first, _APART, _ENDS_A_SENTENCE))
         together = next((at for at, word in enumerate(said) if word in word_list("together")), len(said))
         return not word_list("goes").isdisjoint(said[together:])
+
+
+def _is_thing(nouns: Sequence[str]) -> bool:
+    """Whether one of them is a thing of its own, whatever it stands beside."""
+    return not word_list("things").isdisjoint(map(singular, nouns))
 
 
 @cache
