@@ -45,6 +45,10 @@ train: .venv/ready model ## train an adapter, promote it if it is better: [DATA=
 describe: .venv/ready model ## type a title, see its description written: [ARGS=…]
 	@$(BIN)/enrich describe $(ARGS)
 
+.PHONY: install-nightly
+install-nightly: .venv/ready model ## have systemd run the night, as root: [ARGS="--dry-run --user NAME"]
+	@jobs/install.sh $(ARGS)
+
 .PHONY: test
 test: .venv/ready model ## run the tests
 	$(BIN)/pytest --numprocesses auto --dist worksteal $(ARGS)

@@ -30,8 +30,11 @@ def build_parser() -> Parser:
     _add_plan(commands)
     _add_verify(commands)
     _add_status(commands)
+    _add_runs(commands)
+    _add_diff(commands)
     _add_held(commands)
     _add_review(commands)
+    _add_rollback(commands)
     _add_describe(commands)
     _add_memory(commands)
     return parser
@@ -45,6 +48,13 @@ def _add_run(commands: Any) -> None:
     _add_writing(run)
     run.add_argument("--retries", type=int, metavar="N", help="further attempts at a text that may not be published")
     run.add_argument("--retry", choices=("held", "rejected"), help="work on such rows of an earlier run alone")
+    run.add_argument("--deadline", metavar="HH:MM", help="local time by which the result is published; the rest waits")
+    run.add_argument("--max-rows", type=int, metavar="N", help="products to write at most")
+    run.add_argument("--budget", type=float, metavar="SUM", help="what the run may cost, at --gpu-hour-price")
+    _add_price(run)
+    run.add_argument("--priority", metavar="COLUMN", help="the largest values of this column are written first")
+    run.add_argument("--metrics", type=Path, metavar="FILE", help="Prometheus text file of the run")
+    run.add_argument("--log", choices=("text", "json"), default="text", help="how log lines are written")
     run.add_argument("--max-rejected", type=int, help="bad records above which nothing is published")
     run.set_defaults(command=_run)
 
@@ -55,6 +65,7 @@ def _add_plan(commands: Any) -> None:
     plan.add_argument("--output", type=Path, help="where the run would publish; its state is looked up beside it")
     _add_reading(plan)
     _add_writing(plan)
+    _add_price(plan)
     plan.set_defaults(command=_plan)
 
 
@@ -73,6 +84,21 @@ def _add_status(commands: Any) -> None:
     status.set_defaults(command=_status)
 
 
+def _add_runs(commands: Any) -> None:
+    runs = commands.add_parser("runs", help="the runs of a state folder, a line each, the newest last")
+    runs.add_argument("--state", type=Path, help="the state folder; .enrich when not given")
+    runs.set_defaults(command=_runs)
+
+
+def _add_diff(commands: Any) -> None:
+    diff = commands.add_parser("diff", help="which texts are new, changed and gone between two published files")
+    diff.add_argument("one", metavar="A", type=Path, help="Parquet, the earlier one")
+    diff.add_argument("other", metavar="B", type=Path, help="Parquet, the later one")
+    diff.add_argument("--id", required=True, metavar="COLUMN", help="column that names a product in both")
+    diff.add_argument("--description", metavar="COLUMN", help="column of the description")
+    diff.set_defaults(command=_diff)
+
+
 def _add_held(commands: Any) -> None:
     held = commands.add_parser("held", help="list the held rows of OUTPUT, worst first, for a person to decide about")
     held.add_argument("output", metavar="OUTPUT", type=Path)
@@ -87,6 +113,13 @@ def _add_review(commands: Any) -> None:
     review.add_argument("file", metavar="FILE", type=Path, help="as `enrich held` wrote it, decisions filled in")
     review.add_argument("--state", type=Path, help="the state folder; .enrich beside FILE when not given")
     review.set_defaults(command=_review)
+
+
+def _add_rollback(commands: Any) -> None:
+    rollback = commands.add_parser("rollback", help="withdraw the texts of a run and publish without them")
+    rollback.add_argument("run", metavar="RUN", help="its name, as `enrich runs` lists it")
+    rollback.add_argument("--state", type=Path, help="the state folder; .enrich when not given")
+    rollback.set_defaults(command=_rollback)
 
 
 def _add_describe(commands: Any) -> None:
@@ -124,6 +157,10 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
 def _add_writing(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
     parser.add_argument("--state", type=Path, help="the state folder; .enrich beside the output when not given")
+
+
+def _add_price(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--gpu-hour-price", type=float, metavar="PRICE", help="what an hour of this machine costs")
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -175,6 +212,21 @@ def _status(options: argparse.Namespace) -> int:
     return 0
 
 
+def _runs(options: argparse.Namespace) -> int:
+    from enrich.report.history import history
+    from enrich.state import State
+
+    say(*history(State(_state_of(options.state))))
+    return 0
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from enrich.difference import difference, lines
+
+    say(*lines(difference(options.one, options.other, options.id, options.description)))
+    return 0
+
+
 def _held(options: argparse.Namespace) -> int:
     from enrich.held import write_held
 
@@ -197,6 +249,18 @@ def _review(options: argparse.Namespace) -> int:
         f"{found.undecided:,} undecided; run again to publish them"
     )
     return 0
+
+
+def _rollback(options: argparse.Namespace) -> int:
+    from enrich.report.summary import lines
+    from enrich.rollback import rollback
+    from enrich.state import State
+
+    found = rollback(options.run, State(_state_of(options.state)))
+    say(f"{found.withdrawn:,} texts withdrawn")
+    for summary in found.report.summaries:
+        say(*lines(summary))
+    return found.report.status
 
 
 def _describe(options: argparse.Namespace) -> int:

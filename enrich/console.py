@@ -1,9 +1,11 @@
 """How a command talks: one line for an error, one line a log record, nothing that could act on a terminal."""
 
 import argparse
+import json
 import logging
 import sys
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from enrich.errors import EnrichError, Stopped, UsageError
@@ -23,7 +25,7 @@ def run_command(parser: Parser, arguments: Sequence[str] | None) -> int:
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         options = parser.parse_args(arguments)
-        _log_to_stderr()
+        _log_to_stderr(as_json=getattr(options, "log", "text") == "json")
         return int(options.command(options))
     except EnrichError as error:
         return _fail(parser, error)
@@ -46,9 +48,24 @@ class _OneLine(logging.Formatter):
         return printable(super().format(record))
 
 
-def _log_to_stderr() -> None:
+class JsonLine(logging.Formatter):
+    """An object a record, one line each; with the figures of a line that has any."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        told = {
+            "time": datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "message": record.getMessage(),
+            **getattr(record, "progress", {}),
+        }
+        if record.exc_info:
+            told["exception"] = self.formatException(record.exc_info)
+        return printable(json.dumps(told))
+
+
+def _log_to_stderr(*, as_json: bool) -> None:
     handler = logging.StreamHandler()
-    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(JsonLine() if as_json else _OneLine("%(asctime)s %(levelname)s %(message)s"))
     logger = logging.getLogger("enrich")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)

@@ -17,6 +17,12 @@ _SECTIONS = {
     "engine": "machine",
     "slots": "machine",
     "state": "machine",
+    "gpu_hour_price": "machine",
+    "metrics": "machine",
+    "deadline": "night",
+    "max_rows": "night",
+    "budget": "night",
+    "priority": "night",
     "retries": "quality",
     "max_rejected": "publish",
 }

@@ -21,7 +21,7 @@ from enrich import durable
 from enrich.errors import Busy, EnrichError, IOFailure, NoInput, SettingsError, UsageError
 
 _APPLICATION_ID = 0x656E7263  # "enrc"; `file` and we tell a memory from any other database by it
-_FORMAT = 2
+_FORMAT = 3
 _PAGE_BYTES = 4096
 _CACHE_KIB = 128 * 1024
 _BUSY_SECONDS = 10.0
@@ -33,7 +33,9 @@ PRAGMA page_size = {_PAGE_BYTES};
 PRAGMA journal_mode = MEMORY;
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {_FORMAT};
-CREATE TABLE run (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, recipe TEXT NOT NULL);
+CREATE TABLE run (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, recipe TEXT NOT NULL, withdrawn INTEGER NOT NULL DEFAULT 0
+);
 CREATE TABLE text (
     id INTEGER PRIMARY KEY, key BLOB NOT NULL, attempt INTEGER NOT NULL,
     completion TEXT NOT NULL, ended TEXT NOT NULL, cut INTEGER NOT NULL, run INTEGER NOT NULL REFERENCES run,
@@ -59,16 +61,23 @@ INSERT INTO review (product_key, verdict, text) VALUES (?, ?, ?)
 ON CONFLICT (product_key) DO UPDATE SET verdict = excluded.verdict, text = excluded.text
 """
 _RECALL = """
-SELECT t.key, t.id, t.attempt, t.completion, t.ended, t.cut, t.run, v.text, v.flags, v.score, v.action
-FROM text AS t LEFT JOIN verdict AS v ON v.text_id = t.id AND v.policy = ?
+SELECT
+    t.key, t.id, t.attempt, t.completion, t.ended, t.cut, t.run, r.withdrawn, v.text, v.flags, v.score, v.action
+FROM text AS t JOIN run AS r ON r.id = t.run LEFT JOIN verdict AS v ON v.text_id = t.id AND v.policy = ?
 WHERE t.key IN
 """
 _UNSETTLED = """
 SELECT EXISTS (
     SELECT 1 FROM text AS t JOIN run AS r ON r.id = t.run LEFT JOIN verdict AS v ON v.text_id = t.id AND v.policy = ?
-    WHERE r.recipe = ? AND t.attempt = ? AND coalesce(v.action, 'retry') = 'retry' AND t.ended IN ('eos', 'length')
+    WHERE r.recipe = ? AND NOT r.withdrawn AND t.attempt = ? AND coalesce(v.action, 'retry') = 'retry'
+        AND t.ended IN ('eos', 'length')
         AND NOT EXISTS (SELECT 1 FROM text AS later WHERE later.key = t.key AND later.attempt > t.attempt)
 )
+"""
+# The runs of further authors are named after the first one's.
+_WITHDRAW = "UPDATE run SET withdrawn = 1 WHERE name = ? OR name GLOB ? || ' *'"
+_COUNT_OF_RUN = """
+SELECT count(*) FROM text WHERE run IN (SELECT id FROM run WHERE name = ? OR name GLOB ? || ' *')
 """
 _PRUNE = """
 DELETE FROM text WHERE run NOT IN (SELECT id FROM run WHERE recipe IN (SELECT value FROM json_each(?)))
@@ -103,7 +112,8 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """A text of a key, made by the run of that id. `verdict` is None while the policy asked for has not seen it."""
+    """A text of a key, made by the run of that id, which a person may have `withdrawn`. `verdict` is None while the
+    policy asked for has not seen it."""
 
     text_id: int
     attempt: int
@@ -112,6 +122,7 @@ class Remembered:
     cut: bool
     run: int
     verdict: Verdict | None
+    withdrawn: bool = False
 
     @property
     def judged(self) -> Verdict:
@@ -208,11 +219,13 @@ class Memory:
     def recall(self, keys: Collection[bytes], policy: str) -> dict[bytes, list[Remembered]]:
         """The texts of `keys` in the order of their attempts, with the verdicts of `policy`; without unknown keys."""
         found: dict[bytes, list[Remembered]] = {}
-        for key, text_id, attempt, completion, ended, cut, run, text, flags, score, action in self._look_up(
+        for key, text_id, attempt, completion, ended, cut, run, withdrawn, text, flags, score, action in self._look_up(
             _RECALL, keys, policy
         ):
             verdict = Verdict(policy, action, text, _flags_from_json(flags), score) if action else None
-            found.setdefault(key, []).append(Remembered(text_id, attempt, completion, ended, bool(cut), run, verdict))
+            found.setdefault(key, []).append(
+                Remembered(text_id, attempt, completion, ended, bool(cut), run, verdict, bool(withdrawn))
+            )
         for texts in found.values():
             texts.sort(key=lambda text: text.attempt)
         return found
@@ -265,6 +278,13 @@ class Memory:
             raise UsageError(f"{path}: a memory in use: export to another name")
         with _plain_errors(path), _replaced(path) as copy:
             self._connection.execute("VACUUM INTO ?", (str(copy),))
+
+    def withdraw(self, name: str) -> int:
+        """Marks the texts of the run `name`, by whichever author, as withdrawn, and says how many there are."""
+        with self._transaction():
+            self._connection.execute(_WITHDRAW, (name, name))
+            (count,) = self._connection.execute(_COUNT_OF_RUN, (name, name)).fetchone()
+        return int(count)
 
     def prune(self, recipes: Collection[str]) -> int:
         """Drops the texts that runs of any other recipe than these wrote, gives their room back, and says how many.

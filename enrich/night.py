@@ -1,14 +1,12 @@
 """The night: plan → generate → publish → report, for one catalogue or a folder of them."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal
 
 from enrich import __version__
-from enrich.author import Author
 from enrich.authors import Authors
 from enrich.catalog.columns import Columns, resolve_columns, text_columns, used_columns
 from enrich.catalog.proof import prove
@@ -17,7 +15,6 @@ from enrich.catalog.read import Catalogue, open_catalogue
 from enrich.catalog.sources import Source, find_sources
 from enrich.catalog.spool import HowToRead
 from enrich.crew import Crew, num_cores
-from enrich.engine.protocol import Figures
 from enrich.errors import (
     PUBLISHED,
     PUBLISHED_WITH_PENDING,
@@ -30,24 +27,25 @@ from enrich.errors import (
     gravest,
 )
 from enrich.fates import Fates
+from enrich.generate import Generating, Retry
+from enrich.limits import Limits
 from enrich.memory import Memory
-from enrich.plan import Missing, Round, Wanted, again, held, rejected, wanted
-from enrich.report.progress import Progress
-from enrich.report.summary import Stopwatch, Summary, write_summaries
+from enrich.report.gallery import Gallery
+from enrich.report.morning import asked, morning, publishing_rate
+from enrich.report.summary import Account, Stopwatch, Summary
 from enrich.settings import CatalogueSettings, Settings
 from enrich.signals import stop_on_signals
 from enrich.state import State
 from enrich.text import printable
-from enrich.verdicts import Verdicts
-from enrich.writer import Writer
 
 log = logging.getLogger("enrich")
 
 # Processes that judge texts beside a card: so many do as much as a card writes with the smallest of models.
 _MOST_JUDGES = 4
-
-CheckStop = Callable[[], None]
-Retry = Literal["held", "rejected"]
+# Texts that the summary shows on the terminal.
+_NUM_SAMPLES = 3
+# A first night cannot know how fast it publishes.
+_PUBLISHED_ROWS_A_SECOND = 50_000.0
 
 
 @dataclass(frozen=True)
@@ -65,10 +63,12 @@ def run(
     settings: Settings | None = None,
     *,
     retry: Retry | None = None,
+    publish_only: bool = False,
 ) -> Report:
     """Fills the missing descriptions of a catalogue, a folder or a glob, and publishes the result.
 
-    With `retry` it writes nothing that is missing, but works once more on the rows that are held or rejected.
+    With `retry` it writes nothing that is missing, but works once more on the rows that are held or rejected; with
+    `publish_only` it writes nothing at all.
 
     Raises an `EnrichError` when a single catalogue cannot be published, or when nothing can be done at all;
     of several catalogues one that fails does not stop the others, and is told in the report.
@@ -82,18 +82,19 @@ def run(
         stop_on_signals() as should_stop,
         Memory.open(state.memory) as memory,
         Crew(min(_MOST_JUDGES, num_cores() - 1)) as judges,
+        morning(state, settings, asked(named, output, settings, retry), authors.provenance()) as (folder, account),
     ):
-        folder = state.new_report()
-        night = _Night(settings, authors, state, memory, judges, folder.name, should_stop, check_lock, retry)
-        summaries: list[Summary] = []
-        try:
-            for source in selection.sources:
-                summary = Summary(printable(source.address), printable(str(source.output)))
-                summaries.append(summary)
-                night.enrich(source, summary, alone=len(selection.sources) == 1)
-        finally:
-            write_summaries(folder, summaries, authors.provenance())
-    return Report(gravest(summary.status for summary in summaries), summaries, folder)
+        limits = Limits.of(settings)
+        night = _Night(
+            settings, authors, state, memory, judges, limits, account, should_stop, check_lock, retry, publish_only
+        )
+        for source in selection.sources:
+            summary = Summary(printable(source.address), printable(str(source.output)))
+            account.catalogues.append(summary)
+            night.enrich(source, summary, alone=len(selection.sources) == 1)
+            account.stopped_by = limits.stopped_by
+        account.status = gravest(summary.status for summary in account.catalogues)
+    return Report(account.status, account.catalogues, folder)
 
 
 @dataclass(frozen=True)
@@ -103,23 +104,42 @@ class _Night:
     state: State
     memory: Memory
     judges: Crew
-    name: str
+    limits: Limits
+    account: Account
     should_stop: Callable[[], bool]
     check_lock: Callable[[], None]
     retry: Retry | None
+    publish_only: bool
 
     def enrich(self, source: Source, summary: Summary, *, alone: bool) -> None:
         """Plan → generate → publish for one catalogue; what is known is in `summary`, however it ends."""
         try:
             with source.local(self.state.spool) as path:
                 catalogue, columns = self._open(path, summary)
-                self._generate(catalogue, columns, summary)
+                self.limits.leave(catalogue.num_rows / (publishing_rate(self.state) or _PUBLISHED_ROWS_A_SECOND))
+                if not self.publish_only:
+                    self._generating.generate(catalogue, columns, summary)
                 self._publish(catalogue, columns, source.output, summary)
         except EnrichError as error:
             summary.status, summary.error = error.status, str(error)
+            # One that is stopped, or finds no model, finds none for the next catalogue either.
             if alone or isinstance(error, (Stopped, Busy, ModelUnavailable)):
                 raise
             log.error("%s", error)
+
+    @property
+    def _generating(self) -> Generating:
+        return Generating(
+            self.settings,
+            self.authors,
+            self.memory,
+            self.judges,
+            self.limits,
+            self.account.run,
+            self.retry,
+            self.should_stop,
+            self._check_stop,
+        )
 
     def _open(self, path: Path, summary: Summary) -> tuple[Catalogue, Columns]:
         chosen, route = self.settings.catalogue, self.settings.adapters.column
@@ -132,91 +152,12 @@ class _Night:
         summary.records = catalogue.num_rows + catalogue.lost
         self._refuse_too_many(summary)
         check_enrich_columns(catalogue)
-        return catalogue, resolve_columns(catalogue.schema, chosen, catalogue.num_rows, route)
-
-    def _generate(self, catalogue: Catalogue, columns: Columns, summary: Summary) -> None:
-        """Each author in turn, whose weights are loaded if there is something to write."""
-        watch = Stopwatch()
-        try:
-            for author in self.authors.distinct:
-                self._write(author, catalogue, columns, summary)
-        finally:
-            summary.generating_seconds = watch.seconds()
-
-    def _write(self, author: Author, catalogue: Catalogue, columns: Columns, summary: Summary) -> None:
-        """Writes what is missing of an author's rows, then again what may not be published, as often as is allowed."""
-        # A run has one recipe: those of further authors are runs of their own.
-        name = self.name if author is self.authors.default else f"{self.name} {author.recipe.digest}"
-        run_id = self.memory.begin_run(name, author.recipe.digest)
-        writer = Writer(author, self.memory, self.should_stop, self.judges)
-        for what, round_ in self._rounds(author, run_id):
-            self._pass(what, round_, writer, run_id, catalogue, columns, summary)
-
-    def _rounds(self, author: Author, run_id: int) -> Iterator[tuple[str, Round]]:
-        verdicts, retries = Verdicts(self.memory, author.judge), self.settings.quality.retries
-        match self.retry:
-            case "held":
-                for _ in range(max(1, retries)):
-                    yield "trying held rows again", held(verdicts, run_id, max(1, retries))
-            case "rejected":
-                yield "trying rejected rows again", rejected(verdicts, run_id)
-            case None:
-                yield "generating", Missing(self.memory)
-                for attempt in range(retries):
-                    if self.memory.is_unsettled(author.recipe.digest, author.judge.policy, attempt):
-                        yield "trying again", again(verdicts, attempt + 1)
-
-    def _pass(
-        self,
-        what: str,
-        round_: Round,
-        writer: Writer,
-        run_id: int,
-        catalogue: Catalogue,
-        columns: Columns,
-        summary: Summary,
-    ) -> None:
-        """Writes what a round asks for; every finished batch is committed at once."""
-        # Keys handed to the engine and not committed yet: with the memory, all that has to be known of duplicates.
-        in_flight: set[bytes] = set()
-        figures: Figures | None = None
-        with Progress(what, catalogue.num_rows) as progress:
-            products = self._wanted(writer.author, round_, catalogue, columns, in_flight, progress)
-            try:
-                for finished in writer.write(products, again=not isinstance(round_, Missing)):
-                    self.memory.add(run_id, finished.entries)
-                    in_flight.difference_update(entry.key for entry in finished.entries)
-                    progress.wrote(len(finished.entries), finished.tokens)
-                    figures = finished.figures
-                    self._check_stop()
-            finally:
-                # A run that is stopped tells of what it committed.
-                summary.written += progress.written
-                summary.tokens += progress.tokens
-                if figures:
-                    summary.add(figures)
-
-    def _wanted(
-        self,
-        author: Author,
-        round_: Round,
-        catalogue: Catalogue,
-        columns: Columns,
-        in_flight: set[bytes],
-        progress: Progress,
-    ) -> Iterator[Wanted]:
-        placeholders, recipe_of = self.settings.catalogue.placeholders, self.authors.recipe_of
-        batches = wanted(catalogue, columns, placeholders, author.recipe, recipe_of, round_, in_flight)
-        for num_rows, products in batches:
-            in_flight.update(each.key for each in products)
-            for product in products:
-                self._check_stop()
-                yield product
-            progress.passed(num_rows)
-            self._check_stop()
+        priority = self.settings.night.priority
+        return catalogue, resolve_columns(catalogue.schema, chosen, catalogue.num_rows, route, priority)
 
     def _publish(self, catalogue: Catalogue, columns: Columns, output: Path, summary: Summary) -> None:
-        fates = Fates(self.memory, self.authors.default.judge, self.authors.recipe_of)
+        judge, gallery = self.authors.default.judge, Gallery(self.account.run)
+        fates = Fates(self.memory, judge, self.authors.recipe_of, gallery)
         watch = Stopwatch()
 
         def accept(published: Published) -> None:
@@ -237,7 +178,8 @@ class _Night:
             accept,
             self._check_stop,
         )
-        summary.samples, summary.likeness = fates.samples, fates.alike.likeness()
+        summary.shown, summary.samples = gallery.told(judge), gallery.samples(_NUM_SAMPLES)
+        summary.likeness = fates.alike.likeness()
         summary.publishing_seconds = watch.seconds()
         summary.status = PUBLISHED_WITH_PENDING if summary.pending else PUBLISHED
 

@@ -3,7 +3,7 @@
 Both passes over a catalogue ask here what a gap is about, so they can never disagree about a key.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -26,6 +26,17 @@ class Wanted(NamedTuple):
     key: bytes
     product: Product
     attempt: int = 0
+
+
+class Share(NamedTuple):
+    """What a round has to do for a batch of the catalogue: its rows, how many of them miss a description, how many of
+    those cannot be described, what is to be written, and the values of the priority's column by key, where one is."""
+
+    num_rows: int
+    missing: int
+    rejected: int
+    wanted: list[Wanted]
+    priorities: Mapping[bytes, Any]
 
 
 class Round(Protocol):
@@ -122,7 +133,13 @@ def products_with_keys(gaps: Sequence[Gap], recipe_of: RecipeOf) -> list[tuple[b
     ]
 
 
-def wanted(
+def in_order(shares: Iterable[Share]) -> Iterator[Wanted]:
+    """What is wanted, as it comes."""
+    for share in shares:
+        yield from share.wanted
+
+
+def shares(
     catalogue: Catalogue,
     columns: Columns,
     placeholders: Collection[str],
@@ -130,9 +147,9 @@ def wanted(
     recipe_of: RecipeOf,
     round_: Round,
     in_flight: Collection[bytes],
-) -> Iterator[tuple[int, list[Wanted]]]:
-    """A batch of the catalogue at a time: its number of rows, and what a round has to write for it by `recipe` that
-    is not `in_flight`. Rows of other recipes are passed over.
+) -> Iterator[Share]:
+    """A batch of the catalogue at a time: what a round has to write for it by `recipe` that is not `in_flight`. Rows
+    of other recipes are passed over.
 
     Duplicates are dropped by looking no further than the batch, what is in flight and the memory, so nothing
     here grows with the catalogue.
@@ -140,5 +157,14 @@ def wanted(
     for batch in catalogue.batches(columns.needed()):
         # By digest: to compare recipes field by field for every row would be felt.
         gaps = [gap for gap in columns.gaps(batch, placeholders) if recipe_of(gap).digest == recipe.digest]
-        products = dict(each for each in products_with_keys(gaps, recipe_of) if not isinstance(each, str))
-        yield batch.rows.num_rows, [each for each in round_.choose(products) if each.key not in in_flight]
+        asked = products_with_keys(gaps, recipe_of)
+        products = dict(each for each in asked if not isinstance(each, str))
+        yield Share(
+            num_rows=batch.rows.num_rows,
+            missing=len(gaps),
+            rejected=sum(isinstance(each, str) for each in asked),
+            wanted=[each for each in round_.choose(products) if each.key not in in_flight],
+            priorities={}
+            if columns.priority is None
+            else {each[0]: gap.priority for gap, each in zip(gaps, asked, strict=True) if not isinstance(each, str)},
+        )

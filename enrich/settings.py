@@ -140,7 +140,29 @@ class MachineSettings(_Section):
         default=None, description="folder of the memory, the lock and the reports; .enrich beside the output"
     )
     gpu_hour_price: float | None = Field(
-        default=None, gt=0, description="price of an hour of this machine, for the cost that `plan` estimates"
+        default=None, gt=0, description="price of an hour of this machine: for what a night costs, and may cost"
+    )
+    metrics: Path | None = Field(
+        default=None, description="file for node_exporter's textfile collector, written at the end of each run"
+    )
+
+
+class NightSettings(_Section):
+    """When a night ends, whatever is left, and what comes first in it. Nothing of it enters a key."""
+
+    deadline: str | None = Field(
+        default=None,
+        pattern=r"^([01]\d|2[0-3]):[0-5]\d$",
+        description="local time, 06:00, by which the result is published: what is not written until then is pending",
+    )
+    max_rows: int | None = Field(default=None, ge=0, description="products that a run writes at most")
+    budget: float | None = Field(
+        default=None, gt=0, description="what a run may cost, at the price of an hour of this machine"
+    )
+    priority: str | None = Field(
+        default=None,
+        description="column whose largest values are written first, those without one last; a dot reaches into a "
+        "nested one",
     )
 
 
@@ -228,8 +250,15 @@ class Settings(_Section):
     model: ModelSettings = ModelSettings()
     adapters: AdaptersSettings = AdaptersSettings()
     machine: MachineSettings = MachineSettings()
+    night: NightSettings = NightSettings()
     quality: QualitySettings = QualitySettings()
     publish: PublishSettings = PublishSettings()
+
+    @model_validator(mode="after")
+    def _priced(self) -> Self:
+        if self.night.budget is not None and self.machine.gpu_hour_price is None:
+            raise ValueError("a budget without a price: say what an hour costs with gpu_hour_price")
+        return self
 
     @property
     def names_base_and_template(self) -> bool:

@@ -59,7 +59,12 @@ def best(texts: Sequence[Remembered]) -> Remembered:
 
 def may_be_published(text: Remembered) -> bool:
     """Whether it may go out without a person; an empty text never does."""
-    return text.ended not in NOT_WRITTEN and text.judged.action == "publish" and bool(text.judged.text)
+    return (
+        text.ended not in NOT_WRITTEN
+        and not text.withdrawn
+        and text.judged.action == "publish"
+        and bool(text.judged.text)
+    )
 
 
 def is_held(texts: Sequence[Remembered]) -> bool:
@@ -74,7 +79,12 @@ def is_to_be_tried_again(texts: Sequence[Remembered]) -> bool:
     The memory answers the same of a whole catalogue (`is_unsettled`): a row's fate must not depend on its neighbours'.
     """
     latest = texts[-1]
-    return not may_be_published(best(texts)) and latest.ended not in NOT_WRITTEN and latest.judged.action == "retry"
+    return (
+        not may_be_published(best(texts))
+        and latest.ended not in NOT_WRITTEN
+        and not latest.withdrawn
+        and latest.judged.action == "retry"
+    )
 
 
 def _score(text: Remembered) -> int:

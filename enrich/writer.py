@@ -15,7 +15,7 @@ from enrich.memory import Entry, Memory
 from enrich.plan import Wanted
 from enrich.prompt import Prompt
 from enrich.quality.judge import Judge
-from enrich.verdicts import verdict_on
+from enrich.verdicts import NOT_WRITTEN, verdict_on
 
 if TYPE_CHECKING:
     from enrich.engine.model import Model
@@ -31,6 +31,13 @@ class Finished:
     entries: list[Entry]
     tokens: int
     figures: Figures | None = None
+
+    @property
+    def fates(self) -> dict[str, int]:
+        """How many of them may not be published, and how many could not be written."""
+        rejected = sum(entry.ended in NOT_WRITTEN for entry in self.entries)
+        held = sum(entry.verdict.action != "publish" for entry in self.entries) - rejected
+        return {"held": held, "rejected": rejected}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +65,14 @@ class Writer:
     crew: Crew
     _in_flight: dict[bytes, _InFlight] = field(default_factory=dict)
 
-    def write(self, wanted: Iterable[Wanted], *, again: bool = False) -> Iterator[Finished]:
+    def write(
+        self, wanted: Iterable[Wanted], may_begin: Callable[[], bool], *, again: bool = False
+    ) -> Iterator[Finished]:
         """Writes a text for each product and yields them as their batches finish, ready to be remembered.
 
-        With `again`, an author who always takes the likeliest token draws: the same attempt would give the same text.
-        On `Stopped` what is finished comes first.
+        `may_begin` is asked before each of them; once it says no, what is in hand is the last. With `again`, an author
+        who always takes the likeliest token draws: the same attempt would give the same text. On `Stopped` what is
+        finished comes first.
         """
         wanted = iter(wanted)
         first = next(wanted, None)
@@ -72,18 +82,18 @@ class Writer:
         generator = self._generator(again=again)
         stopped: list[Stopped] = []
         try:
-            batches = self._batches(generator, chain([first], wanted), stopped)
+            batches = self._batches(generator, self._requests(chain([first], wanted), may_begin), stopped)
             yield from self.crew.in_order(partial(_judged, self.author.judge), batches, alone=not self._is_on_card)
         finally:
             generator.close()
         if stopped:
             raise stopped[0]
 
-    def _batches(self, generator: Generator, wanted: Iterator[Wanted], stopped: list[Stopped]) -> Iterator[_Batch]:
+    def _batches(self, generator: Generator, requests: Iterator[Request], stopped: list[Stopped]) -> Iterator[_Batch]:
         """Completions that finish together, as texts. A stop ends them and is noted: the last are judged still."""
         completions: list[Completion] = []
         try:
-            for completion in generator.generate(self._requests(wanted)):
+            for completion in generator.generate(requests):
                 completions.append(completion)
                 if len(completions) >= generator.batch_rows:
                     yield self._batch(completions, generator.figures)
@@ -92,11 +102,13 @@ class Writer:
             stopped.append(error)
         yield self._batch(completions, generator.figures)
 
-    def _requests(self, wanted: Iterator[Wanted]) -> Iterator[Request]:
+    def _requests(self, wanted: Iterator[Wanted], may_begin: Callable[[], bool]) -> Iterator[Request]:
         """The prompts, in order; each is noted as in flight until it finishes."""
         while window := list(islice(wanted, _WINDOW)):
             prompts = self.author.prompts.write([each.product for each in window])
             for each, prompt in zip(window, prompts, strict=True):
+                if not may_begin():
+                    return
                 self._in_flight[each.key] = _InFlight(each, prompt)
                 yield Request(each.key, prompt.ids, each.attempt)
 
@@ -125,6 +137,11 @@ class Writer:
         )
         wish = Wish.of(settings, self.author.prompts.prefix_ids, again=again)
         return open_engine(model, wish, stored, self.should_stop, kind=settings.machine.engine)
+
+    @property
+    def device(self) -> str | None:
+        """The card, or cpu; None while no model was needed."""
+        return self._model.device_name if "_model" in self.__dict__ else None
 
     @property
     def _is_on_card(self) -> bool:

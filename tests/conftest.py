@@ -121,6 +121,13 @@ def enrich_run(enrich: Command) -> Command:
     return run
 
 
+@pytest.fixture(autouse=True)
+def no_page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To draw the report takes longer than most tests' runs; those marked `page` do it, and processes of their own."""
+    if not request.node.get_closest_marker("page"):
+        monkeypatch.setattr("enrich.report.morning._write_page", lambda *_: None)
+
+
 @pytest.fixture
 def own_log() -> Iterator[None]:
     """The command takes the log over; another test must find it as it was."""

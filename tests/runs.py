@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from enrich.engine.protocol import Completion, Request
-from enrich.night import Report, Retry, run
+from enrich.generate import Retry
+from enrich.night import Report, run
 from enrich.settings import Code, load_settings
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -576,7 +576,7 @@ def test_a_new_memory_is_private_durable_and_ours(path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     header = path.read_bytes()[:100]
     assert header[68:72] == b"enrc"
-    assert int.from_bytes(header[60:64], "big") == 2
+    assert int.from_bytes(header[60:64], "big") == 3
 
 
 def test_read_only_needs_a_memory_and_never_writes(path: Path) -> None:
@@ -619,13 +619,13 @@ def test_a_database_of_another_program_is_refused_untouched(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("version", [1, 3])
+@pytest.mark.parametrize("version", [1, 2, 4])
 def test_an_older_or_a_newer_format_is_refused_untouched(path: Path, version: int) -> None:
     fill(path, range(3))
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA user_version = {version}")
     before = path.read_bytes()
-    with pytest.raises(SettingsError, match=f"format {version}, and this version reads 2"), Memory.open(path):
+    with pytest.raises(SettingsError, match=f"format {version}, and this version reads 3"), Memory.open(path):
         pass
     assert path.read_bytes() == before
 

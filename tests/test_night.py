@@ -21,8 +21,9 @@ from enrich.author import Author
 from enrich.catalog.read import open_catalogue
 from enrich.engine.protocol import Completion, Request
 from enrich.errors import CatalogueError, SettingsError, Stopped, TooManyRejected, UsageError
+from enrich.generate import Generating
 from enrich.memory import Memory, Review
-from enrich.night import _Night, how_to_read
+from enrich.night import how_to_read
 from enrich.products import Product
 from enrich.recipe import product_key
 from enrich.settings import load_settings
@@ -180,7 +181,7 @@ def test_without_a_text_rows_are_pending_and_the_next_night_fills_them(
 ) -> None:
     catalogue = write_catalogue(tmp_path / "a.parquet", rows_of(10))
     with monkeypatch.context() as patch:
-        patch.setattr(_Night, "_generate", lambda *_: None)
+        patch.setattr(Generating, "generate", lambda *_: None)
         report = enrich(catalogue)
     assert report.status == 6
     pending = read_rows(output_of(catalogue))

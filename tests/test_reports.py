@@ -4,12 +4,14 @@ import io
 import json
 import logging
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from enrich.engine.protocol import Figures
 from enrich.errors import Stopped, TooManyRejected
 from enrich.report import progress as progress_module
 from enrich.report.progress import Progress
@@ -55,7 +57,9 @@ def test_the_summary_counts_what_the_parquet_and_the_quarantine_hold(uneven: Pat
     assert summary["statuses"]["generated"] == 13
     assert summary["written"] == len(texts_in(uneven.parent / ".enrich")) == 10
     assert summary["tokens"] == sum(len(text.encode()) for _, text, _ in texts_in(uneven.parent / ".enrich").values())
-    assert summary["samples"] == [["Product 1"] * 2, ["Product 3"] * 2, ["Product 5"] * 2]
+    assert sorted(shown["text"] for shown in summary["random"]) == sorted(
+        {row["title"] for row in rows if row["enrich_status"] == "generated"}
+    )
     assert (summary["status"], summary["error"]) == (report.status, None) == (0, None)
 
 
@@ -137,6 +141,12 @@ class _Clock:
         return self.now
 
 
+class _AtFive:
+    @staticmethod
+    def now() -> datetime:
+        return datetime(2026, 11, 26, 5, 0, 10)
+
+
 class _Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -146,6 +156,7 @@ class _Terminal(io.StringIO):
 def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
     clock = _Clock()
     monkeypatch.setattr(progress_module, "time", clock)
+    monkeypatch.setattr(progress_module, "datetime", _AtFive)
     return clock
 
 
@@ -161,9 +172,9 @@ def test_a_log_gets_one_line_a_minute(
             progress.passed(50)
             progress.wrote(25, 500)
     assert [record.message for record in caplog.records] == [
-        "generating: 300/1,000 rows · 5.0 rows/s · 125 texts · 42 tokens/s · left 2 min",
-        "generating: 600/1,000 rows · 5.0 rows/s · 275 texts · 46 tokens/s · left 1 min",
-        "generating: 900/1,000 rows · 5.0 rows/s · 425 texts · 47 tokens/s · left 0 min",
+        "generating: 300/1,000 rows · 2.1 rows/s · 42 tok/s · held 0 · rejected 0 · left 2 min · ETA 05:02",
+        "generating: 600/1,000 rows · 2.3 rows/s · 46 tok/s · held 0 · rejected 0 · left 1 min · ETA 05:01",
+        "generating: 900/1,000 rows · 2.4 rows/s · 47 tok/s · held 0 · rejected 0 · left 0 min · ETA 05:00",
     ]
     # The bar is for a terminal, and this is none.
     assert log.getvalue() == ""
@@ -190,7 +201,19 @@ def test_a_pass_that_writes_no_texts_does_not_tell_of_texts(clock: _Clock) -> No
     with Progress("reading", 1000) as progress:
         clock.now += 60
         progress.passed(600)
-        assert progress.line() == "reading: 600/1,000 rows · 10.0 rows/s · left 1 min"
+        assert progress.line() == "600/1,000 rows · 10 rows/s · left 1 min · ETA 05:00"
+
+
+def test_the_line_tells_what_the_issue_of_every_operator_is(clock: _Clock) -> None:
+    with Progress("generating", 1_900_000) as progress:
+        clock.now += 300
+        progress.passed(412_300, missing=400_000, reused=244_000, rejected=3)
+        progress.wrote(393_000, 39_300_000, Figures(tokens=94, slot_steps=100), held=12, rejected=0)
+        assert progress.line() == (
+            "412,300/1,900,000 rows · 1,310 rows/s · 131k tok/s · slots 94 % · reused 61 % · held 12 · rejected 3 · "
+            "left 18 min · ETA 05:18"
+        )
+        assert progress.figures()["slot_use"] == 0.94
 
 
 def test_before_anything_happened_the_time_left_is_unknown(clock: _Clock) -> None:

@@ -48,7 +48,7 @@ _USUAL_PLACEHOLDERS = frozenset(
 class Gap:
     """A row that misses its description: where it is in its batch, its raw title and attributes, the code of
     what is wrong with its record, if anything is, its id, where the catalogue has one and it was read, and the
-    raw value that chooses its adapter, where a column does."""
+    raw values that choose its adapter and when it is written, where columns do."""
 
     index: int
     title: str | None
@@ -56,6 +56,7 @@ class Gap:
     defect: str | None
     id: Any = None
     route: Any = None
+    priority: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +82,11 @@ class Columns:
     attributes: tuple[str, ...]
     id: str | None = None
     route: str | None = None
+    priority: str | None = None
 
     def needed(self) -> list[str]:
         """Names of the top-level columns that a plan has to read; of a dotted path, both what it may be."""
-        paths = [path for path in (*self.attributes, self.route) if path is not None]
+        paths = [path for path in (*self.attributes, self.route, self.priority) if path is not None]
         names = [self.title, self.description, *paths, *(path.split(".")[0] for path in paths)]
         return list(dict.fromkeys(name for name in names if name is not None))
 
@@ -95,11 +97,15 @@ class Columns:
             return []
         nothing = [None] * len(indices)
         ids = _values(batch.rows.column(self.id), indices) if self.id in batch.rows.schema.names else nothing
-        routes = nothing if self.route is None else _values(_at_path(batch.rows, self.route), indices)
+        routes, priorities = (
+            nothing if path is None else _values(_at_path(batch.rows, path), indices)
+            for path in (self.route, self.priority)
+        )
+        said = self._said(batch, indices)
         return [
-            Gap(index, *said, row_id, route)
-            for index, said, row_id, route in zip(
-                indices.to_pylist(), self._said(batch, indices), ids, routes, strict=True
+            Gap(index, *each, row_id, route, priority)
+            for index, each, row_id, route, priority in zip(
+                indices.to_pylist(), said, ids, routes, priorities, strict=True
             )
         ]
 
@@ -135,12 +141,18 @@ def _rows(columns: list[list[Any]], num_rows: int) -> Iterator[tuple[Any, ...]]:
     return zip(*columns, strict=True) if columns else iter([()] * num_rows)
 
 
-def resolve_columns(schema: pa.Schema, settings: CatalogueSettings, num_rows: int, route: str | None = None) -> Columns:
+def resolve_columns(
+    schema: pa.Schema,
+    settings: CatalogueSettings,
+    num_rows: int,
+    route: str | None = None,
+    priority: str | None = None,
+) -> Columns:
     """Finds title, description and attributes: by the settings, else by their usual names.
 
-    `route` is the path whose values choose adapters, when one does. Raises `SettingsError` naming the candidates
-    when several fit, when only the case differs, or when a column has a type that cannot hold text. A catalogue
-    without a row needs no title.
+    `route` and `priority` are the paths whose values choose adapters and what is written first, when any do. Raises
+    `SettingsError` naming the candidates when several fit, when only the case differs, or when a column has a type
+    that cannot hold text. A catalogue without a row needs no title.
     """
     title = _resolve(schema, "title", settings.title, TITLES)
     description = _resolve(schema, "description", settings.description, DESCRIPTIONS)
@@ -155,7 +167,9 @@ def resolve_columns(schema: pa.Schema, settings: CatalogueSettings, num_rows: in
         _check_path(schema, "attributes", path)
     if route is not None:
         _check_path(schema, "adapters", route)
-    return Columns(title, description, settings.attributes, _resolve(schema, "id", settings.id, ()), route)
+    if priority is not None:
+        _check_path(schema, "priority", priority)
+    return Columns(title, description, settings.attributes, _resolve(schema, "id", settings.id, ()), route, priority)
 
 
 def _resolve(schema: pa.Schema, role: str, chosen: str | None, usual: Sequence[str]) -> str | None:

@@ -33,7 +33,8 @@ FOOTER = b"enrich"
 # Arrow would rename the inner fields of lists to what newer files call them: a change nobody asked for.
 _AS_NAMED = {"use_compliant_nested_type": False}
 
-Decide = Callable[[Sequence[Gap]], Sequence[Description]]
+Decide = Callable[[int, Sequence[Gap]], Sequence[Description]]
+"""From the ordinal of a batch's first row, and its gaps, to the fate of each."""
 
 
 @dataclass(slots=True)
@@ -222,7 +223,7 @@ def _filled(
     description = columns.description or NEW_DESCRIPTION
     for batch in catalogue.batches():
         gaps = columns.gaps(batch, placeholders)
-        fates = decide(gaps)
+        fates = decide(batch.start, gaps)
         cells = dict(zip(batch.rows.schema.names, batch.rows.columns, strict=True))
         if columns.description:
             published.unlisted_placeholders += count_placeholders(cells[columns.description], placeholders)

@@ -1,23 +1,31 @@
-"""The account of a run: what was found, what was written, what it took. One JSON file a run."""
+"""The account of a run: what was found, what was written, what it took. One JSON file a run, `summary.json`.
+
+Its `version` is raised when a key changes its meaning or goes; keys are added without. README lists them.
+"""
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from enrich import durable
+from enrich import __version__, durable
 from enrich.engine.protocol import Figures
 from enrich.quality.alike import Likeness
+from enrich.report.timeline import Point
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(slots=True)
 class Summary:
-    """One catalogue's night. Times in seconds; `written` counts texts made in this run, `tokens` their ids."""
+    """One catalogue's night. Times in seconds; `written` counts texts made in this run, `tokens` their ids.
+
+    `shown` is what a gallery tells of the published file's texts.
+    """
 
     input: str
     output: str
@@ -32,9 +40,12 @@ class Summary:
     failed: int = 0
     tokens: int = 0
     generating_seconds: float = 0.0
+    device: str | None = None
     engine: Figures | None = None
     publishing_seconds: float = 0.0
-    samples: list[tuple[str, str]] = field(default_factory=list)
+    timeline: list[Point] = field(default_factory=list)
+    shown: dict[str, Any] = field(default_factory=dict)
+    samples: Sequence[tuple[str, str]] = ()
     likeness: Likeness | None = None
     error: str | None = None
     status: int = 0
@@ -71,14 +82,60 @@ class Stopwatch:
         return round(time.monotonic() - self._start, 3)
 
 
-def write_summaries(folder: Path, summaries: list[Summary], provenance: dict[str, object]) -> None:
+@dataclass(slots=True)
+class Account:
+    """A whole run: what it was asked, by whom it was written (`provenance`), what it took and how it ended."""
+
+    run: str
+    began: str
+    asked: dict[str, Any]
+    provenance: dict[str, object]
+    gpu_hour_price: float | None = None
+    seconds: float = 0.0
+    stopped_by: str | None = None
+    status: int = 0
+    error: str | None = None
+    catalogues: list[Summary] = field(default_factory=list)
+
+    @property
+    def cost(self) -> float | None:
+        """What its seconds cost; None without a price."""
+        return None if self.gpu_hour_price is None else round(self.seconds / 3600 * self.gpu_hour_price, 4)
+
+    @property
+    def device(self) -> str | None:
+        """Where the model wrote; None when none was needed."""
+        return next((summary.device for summary in self.catalogues if summary.device), None)
+
+    def told(self) -> dict[str, Any]:
+        """As `summary.json` has it."""
+        told = {name: value for name, value in asdict(self).items() if name != "provenance"}
+        catalogues = [_told(catalogue) for catalogue in told.pop("catalogues")]
+        return {
+            "version": VERSION,
+            "enrich": __version__,
+            **self.provenance,
+            **told,
+            "device": self.device,
+            "cost": self.cost,
+            "catalogues": catalogues,
+        }
+
+
+def _told(catalogue: dict[str, Any]) -> dict[str, Any]:
+    """The gallery's counts and texts among the others; the samples are some of those texts."""
+    shown = catalogue.pop("shown")
+    del catalogue["samples"]
+    return {**catalogue, **shown}
+
+
+def write_summary(folder: Path, told: dict[str, Any]) -> None:
     """Writes `summary.json` into a report folder."""
-    content = {"version": VERSION, **provenance, "catalogues": [asdict(summary) for summary in summaries]}
-    durable.write(folder / "summary.json", orjson.dumps(content, option=orjson.OPT_INDENT_2))
+    durable.write(folder / "summary.json", orjson.dumps(told, option=orjson.OPT_INDENT_2))
 
 
 def read_report(folder: Path) -> dict[str, Any]:
-    """What `write_summaries` wrote; empty when the run did not come that far."""
+    """What `write_summary` wrote; empty when the run did not come that far."""
     file = folder / "summary.json"
     return orjson.loads(file.read_bytes()) if file.exists() else {}
 
