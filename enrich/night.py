@@ -32,7 +32,7 @@ from enrich.limits import Limits
 from enrich.memory import Memory
 from enrich.report.gallery import Gallery
 from enrich.report.morning import asked, morning, publishing_rate
-from enrich.report.summary import Account, Stopwatch, Summary
+from enrich.report.summary import Account, Stopwatch, Summary, sayable
 from enrich.settings import CatalogueSettings, Settings
 from enrich.signals import stop_on_signals
 from enrich.state import State
@@ -121,7 +121,7 @@ class _Night:
                     self._generating.generate(catalogue, columns, summary)
                 self._publish(catalogue, columns, source.output, summary)
         except EnrichError as error:
-            summary.status, summary.error = error.status, str(error)
+            summary.status, summary.error = error.status, sayable(str(error))
             # One that is stopped, or finds no model, finds none for the next catalogue either.
             if alone or isinstance(error, (Stopped, Busy, ModelUnavailable)):
                 raise

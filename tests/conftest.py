@@ -123,7 +123,7 @@ def enrich_run(enrich: Command) -> Command:
 
 @pytest.fixture(autouse=True)
 def no_page(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To draw the report takes longer than most tests' runs; those marked `page` do it, and processes of their own."""
+    """To draw the report takes longer than most tests' runs; those marked `page` do it."""
     if not request.node.get_closest_marker("page"):
         monkeypatch.setattr("enrich.report.morning._write_page", lambda *_: None)
 

@@ -91,8 +91,9 @@ def texts_in(state: Path) -> dict[tuple[bytes, int], tuple[int, str, int]]:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """For child processes: this checkout first, one thread."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
+    """For child processes: this checkout first, one thread, no report drawn."""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "without_page")])
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **variables}
 
 
 def command(*arguments: str | Path, cwd: Path | None = None, **variables: str) -> "subprocess.CompletedProcess[str]":

@@ -196,7 +196,7 @@ def asked(at_work: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
     """What each adapter is asked to write, in order; its answer is its name and the title."""
     pairs: Asked = []
 
-    def answer(writer: Writer, wanted: Iterable[Wanted], **_: Any) -> Iterator[Finished]:
+    def answer(writer: Writer, wanted: Iterable[Wanted], *_: Any, **__: Any) -> Iterator[Finished]:
         author = writer.author
         name = author.adapter.folder.name if author.adapter else "bare"
         for each in wanted:

@@ -10,7 +10,7 @@ from typing import Any
 from enrich import durable
 from enrich.errors import EnrichError
 from enrich.report.metrics import write_metrics
-from enrich.report.summary import Account, Stopwatch, read_report, write_summary
+from enrich.report.summary import Account, Stopwatch, read_report, sayable, write_summary
 from enrich.settings import Settings
 from enrich.state import State
 
@@ -19,13 +19,14 @@ _LOG = logging.getLogger("enrich")
 
 def asked(named: str | Path, output: str | Path | None, settings: Settings, retry: str | None) -> dict[str, Any]:
     """What a run was asked to do, so that it can be asked again: paths are relative to its `folder`."""
-    return {
+    told = {
         "input": str(named),
         "output": None if output is None else str(output),
         "folder": str(Path.cwd()),
         "retry": retry,
-        "settings": settings.model_dump(mode="json", exclude_unset=True),
+        "settings": settings.model_dump(exclude_unset=True),
     }
+    return {name: sayable(value) for name, value in told.items()}
 
 
 @contextmanager
@@ -41,7 +42,7 @@ def morning(
         yield folder, account
     except BaseException as error:
         account.status = error.status if isinstance(error, EnrichError) else 1
-        account.error = str(error) or type(error).__name__
+        account.error = sayable(str(error)) or type(error).__name__
         raise
     finally:
         account.seconds = watch.seconds()

@@ -134,6 +134,19 @@ def write_summary(folder: Path, told: dict[str, Any]) -> None:
     durable.write(folder / "summary.json", orjson.dumps(told, option=orjson.OPT_INDENT_2))
 
 
+def sayable(value: Any) -> Any:
+    """The value with every string as JSON can hold it: the name of a file need not be UTF-8."""
+    match value:
+        case str() | Path():
+            return str(value).encode("utf-8", "backslashreplace").decode()
+        case dict():
+            return {sayable(key): sayable(each) for key, each in value.items()}
+        case list() | tuple():
+            return [sayable(each) for each in value]
+        case _:
+            return value
+
+
 def read_report(folder: Path) -> dict[str, Any]:
     """What `write_summary` wrote; empty when the run did not come that far."""
     file = folder / "summary.json"

@@ -256,7 +256,7 @@ def test_both_long_passes_show_how_far_they_are(
         "judging: 95/95 rows",
     ]
     # Neither writes a text.
-    assert {len(line) for line in lines} == {3}
+    assert {len(line) for line in lines} == {4}
 
 
 def test_an_empty_split_is_told(prepared: Callable[..., Prepared], caplog: pytest.LogCaptureFixture) -> None:
