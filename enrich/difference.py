@@ -7,7 +7,6 @@ database, which hands both files back in the order of their ids, to be compared 
 import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from heapq import heappush, heapreplace
 from pathlib import Path
@@ -17,18 +16,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from enrich.catalog.columns import DESCRIPTIONS, STATUS, missing_rows, resolve_columns
+from enrich.catalog.columns import DESCRIPTIONS, STATUS, as_binary, is_text, missing_rows, resolve_columns
 from enrich.catalog.content import reading, sniff
 from enrich.catalog.read import Catalogue, open_catalogue
 from enrich.catalog.spool import HowToRead
-from enrich.errors import CatalogueError, IOFailure, SettingsError
+from enrich.errors import CatalogueError, SettingsError
+from enrich.scratch import scratch
 from enrich.settings import CatalogueSettings
 
 Kind = Literal["new", "changed", "removed"]
 
 _MOST_EXAMPLES = 5
 _SHOWN_CHARACTERS = 100
-_CACHE_KIB = 32 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +82,8 @@ def difference(one: Path, other: Path, id_column: str, description: str | None) 
         names = ", ".join(before.catalogue.schema.names)
         raise SettingsError(f"{one}: no column looks like a description: say --description NAME, one of {names}")
     tally = _Tally(has_statuses=before.status is not None and after.status is not None)
-    with _scratch() as scratch:
-        ones, others = _InOrder(scratch, "one", before.rows()), _InOrder(scratch, "other", after.rows())
+    with scratch("compare") as room:
+        ones, others = _InOrder(room, "one", before.rows()), _InOrder(room, "other", after.rows())
         for pair in _pairs(iter(ones), iter(others)):
             tally.add(*pair)
     examples = tally.examples(before, after)
@@ -192,17 +191,14 @@ def _check_column(schema: pa.Schema, role: str, name: str) -> None:
 def _is_comparable(data_type: pa.DataType) -> bool:
     if pa.types.is_dictionary(data_type):
         return _is_comparable(data_type.value_type)
-    checks = ("is_integer", "is_string", "is_large_string", "is_string_view", "is_binary", "is_large_binary", "is_null")
-    return any(getattr(pa.types, check)(data_type) for check in checks)
+    return pa.types.is_integer(data_type) or is_text(data_type)
 
 
 def _as_bytes(column: pa.Array) -> pa.Array:
     """Text, or a whole number as text, as large_binary: damaged UTF-8 can be compared, too."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if pa.types.is_integer(column.type) or pa.types.is_string_view(column.type):
-        column = column.cast(pa.large_string())
-    return column.cast(pa.large_binary())
+    return as_binary(column.cast(pa.large_string()) if pa.types.is_integer(column.type) else column)
 
 
 def _keys(ids: pa.Array) -> pa.Array:
@@ -224,26 +220,15 @@ def _decode(text: bytes) -> str:
     return text.decode(errors="backslashreplace")
 
 
-@contextmanager
-def _scratch() -> Iterator[sqlite3.Connection]:
-    """A database that outgrows memory into a file without a name, which is gone when it is closed."""
-    with closing(sqlite3.connect("")) as connection:
-        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        try:
-            yield connection
-        except sqlite3.OperationalError as error:
-            raise IOFailure(f"cannot compare: {error}: make room for temporary files, or set SQLITE_TMPDIR") from error
-
-
 class _InOrder:
     """The rows of a file in the order of their ids, those of equal ids in their own. Counts what is odd about ids."""
 
-    def __init__(self, scratch: sqlite3.Connection, table: Literal["one", "other"], rows: Iterable[list[_Row]]) -> None:
+    def __init__(self, room: sqlite3.Connection, table: Literal["one", "other"], rows: Iterable[list[_Row]]) -> None:
         self.null_ids = self.repeated_ids = 0
-        scratch.execute(f"CREATE TABLE {table} (place INTEGER PRIMARY KEY, key BLOB, text INTEGER, status TEXT)")
+        room.execute(f"CREATE TABLE {table} (place INTEGER PRIMARY KEY, key BLOB, text INTEGER, status TEXT)")
         for batch in rows:
-            scratch.executemany(f"INSERT INTO {table} VALUES (?, ?, ?, ?)", batch)  # noqa: S608
-        self._cursor = scratch.execute(f"SELECT place, key, text, status FROM {table} ORDER BY key, place")  # noqa: S608
+            room.executemany(f"INSERT INTO {table} VALUES (?, ?, ?, ?)", batch)  # noqa: S608
+        self._cursor = room.execute(f"SELECT place, key, text, status FROM {table} ORDER BY key, place")  # noqa: S608
 
     def __iter__(self) -> Iterator[_Row]:
         before = None

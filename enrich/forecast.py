@@ -3,7 +3,7 @@
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,6 +16,7 @@ from enrich.night import default_state, how_to_read
 from enrich.plan import products_with_keys
 from enrich.products import Product
 from enrich.report.summary import read_report
+from enrich.scratch import scratch
 from enrich.settings import Settings
 from enrich.state import State
 
@@ -25,10 +26,10 @@ def forecast(named: str, output: Path | None, settings: Settings) -> list[str]:
     selection = find_sources(named, output)
     authors = Authors.choose(settings)
     state = State(settings.machine.state or default_state(selection.output))
-    with _known_texts(state) as memory, TemporaryDirectory() as scratch, _Seen() as seen:
-        counts = Counter[str]()
+    with _known_texts(state) as memory, TemporaryDirectory() as folder, scratch("plan") as room:
+        counts, seen = Counter[str](), _Seen(room)
         for source in selection.sources:
-            counts.update(_count(source, authors, settings, memory, seen, Path(scratch)))
+            counts.update(_count(source, authors, settings, memory, seen, Path(folder)))
     return _lines(counts, _texts_per_second(state, authors), settings.machine.gpu_hour_price)
 
 
@@ -42,11 +43,11 @@ def _known_texts(state: State) -> Iterator[Memory | None]:
 
 
 def _count(
-    source: Source, authors: Authors, settings: Settings, memory: Memory | None, seen: "_Seen", scratch: Path
+    source: Source, authors: Authors, settings: Settings, memory: Memory | None, seen: "_Seen", folder: Path
 ) -> Counter[str]:
     counts = Counter[str]()
-    with source.local(scratch) as path:
-        catalogue = open_catalogue(path, how_to_read(settings.catalogue, settings.adapters.column), scratch)
+    with source.local(folder) as path:
+        catalogue = open_catalogue(path, how_to_read(settings.catalogue, settings.adapters.column), folder)
         counts["rows"] += catalogue.num_rows
         counts["quarantined"] += catalogue.lost
         for described in _described(catalogue, authors, settings):
@@ -74,26 +75,20 @@ def _described(
 
 
 class _Seen:
-    """A set of keys on disk (SQLite's temporary database), since it grows with the catalogue."""
+    """A set of keys on disk, since it grows with the catalogue."""
 
-    def __enter__(self) -> "_Seen":
-        self._connection = sqlite3.connect("")
-        self._connection.execute("CREATE TABLE seen (key BLOB PRIMARY KEY) WITHOUT ROWID")
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        with closing(self._connection):
-            pass
+    def __init__(self, room: sqlite3.Connection) -> None:
+        self._room = room
+        room.execute("CREATE TABLE seen (key BLOB PRIMARY KEY) WITHOUT ROWID")
 
     def add(self, key: bytes) -> bool:
         """Whether the key is new."""
-        return self._connection.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,)).rowcount == 1
+        return self._room.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,)).rowcount == 1
 
 
 def _texts_per_second(state: State, authors: Authors) -> float | None:
     """As measured by the newest run of this state that wrote texts with the same base."""
-    for folder in sorted(state.reports.glob("*"), reverse=True):
-        report = read_report(folder)
+    for report in map(read_report, state.newest_reports()):
         written = sum(each["written"] for each in report.get("catalogues", []))
         seconds = sum(each["generating_seconds"] for each in report.get("catalogues", []))
         if written and seconds and report["base"] == authors.default.provenance()["base"]:

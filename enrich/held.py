@@ -3,7 +3,6 @@
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,6 +18,7 @@ from enrich.plan import products_with_keys
 from enrich.products import Product
 from enrich.quality.judge import Judge
 from enrich.recipe import product_key
+from enrich.scratch import scratch
 from enrich.settings import Settings
 from enrich.state import State
 from enrich.verdicts import Verdicts, best, is_held
@@ -33,7 +33,8 @@ def write_held(output: Path, file: Path, settings: Settings) -> int:
     if not output.is_file():
         raise NoInput(f"{output}: no such file: name a published catalogue")
     state = State(settings.machine.state or default_state(output))
-    with state.locked(), Memory.open(state.memory) as memory, _Sorted() as lines:
+    with state.locked(), Memory.open(state.memory) as memory, scratch("sort what is held") as room:
+        lines = _Sorted(room)
         for score, key, row in _held(output, settings, memory):
             lines.add(score, key, json.dumps(row, ensure_ascii=False))
         return _write(file, lines)
@@ -98,21 +99,15 @@ def _line(gap: Gap, row: int, product: Product, text: Remembered, judge: Judge) 
 class _Sorted:
     """Lines by score, then as they came, one a product; on disk, since they grow with the catalogue."""
 
-    def __enter__(self) -> "_Sorted":
-        self._connection = sqlite3.connect("")
-        self._connection.execute("CREATE TABLE line (product BLOB PRIMARY KEY, score INTEGER, at INTEGER, content)")
-        self._count = 0
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        with closing(self._connection):
-            pass
+    def __init__(self, room: sqlite3.Connection) -> None:
+        self._room, self._count = room, 0
+        room.execute("CREATE TABLE line (product BLOB PRIMARY KEY, score INTEGER, at INTEGER, content)")
 
     def add(self, score: int, product: bytes, content: str) -> None:
         self._count += 1
         row = (product, score, self._count, content)
-        self._connection.execute("INSERT OR IGNORE INTO line VALUES (?, ?, ?, ?)", row)
+        self._room.execute("INSERT OR IGNORE INTO line VALUES (?, ?, ?, ?)", row)
 
     def __iter__(self) -> Iterator[str]:
-        for (content,) in self._connection.execute("SELECT content FROM line ORDER BY score, at"):
+        for (content,) in self._room.execute("SELECT content FROM line ORDER BY score, at"):
             yield content

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -31,8 +32,8 @@ from enrich.generate import Generating, Retry
 from enrich.limits import Limits
 from enrich.memory import Memory
 from enrich.report.gallery import Gallery
-from enrich.report.morning import asked, morning, publishing_rate
-from enrich.report.summary import Account, Stopwatch, Summary, sayable
+from enrich.report.morning import asked, morning
+from enrich.report.summary import Stopwatch, Summary, sayable
 from enrich.settings import CatalogueSettings, Settings
 from enrich.signals import stop_on_signals
 from enrich.state import State
@@ -82,11 +83,21 @@ def run(
         stop_on_signals() as should_stop,
         Memory.open(state.memory) as memory,
         Crew(min(_MOST_JUDGES, num_cores() - 1)) as judges,
-        morning(state, settings, asked(named, output, settings, retry), authors.provenance()) as (folder, account),
+        morning(state, settings, asked(named, output, settings, retry), authors.provenance()) as report,
     ):
-        limits = Limits.of(settings)
+        account, limits, check_stop = report.account, Limits.of(settings), partial(_stop_if, should_stop)
+        generating = Generating(settings, authors, memory, judges, limits, account.run, retry, should_stop, check_stop)
         night = _Night(
-            settings, authors, state, memory, judges, limits, account, should_stop, check_lock, retry, publish_only
+            settings,
+            authors,
+            state,
+            memory,
+            limits,
+            None if publish_only else generating,
+            report.rows_published_per_second or _PUBLISHED_ROWS_A_SECOND,
+            account.run,
+            check_stop,
+            check_lock,
         )
         for source in selection.sources:
             summary = Summary(printable(source.address), printable(str(source.output)))
@@ -94,7 +105,7 @@ def run(
             night.enrich(source, summary, alone=len(selection.sources) == 1)
             account.stopped_by = limits.stopped_by
         account.status = gravest(summary.status for summary in account.catalogues)
-    return Report(account.status, account.catalogues, folder)
+    return Report(account.status, account.catalogues, report.folder)
 
 
 @dataclass(frozen=True)
@@ -103,22 +114,21 @@ class _Night:
     authors: Authors
     state: State
     memory: Memory
-    judges: Crew
     limits: Limits
-    account: Account
-    should_stop: Callable[[], bool]
+    generating: Generating | None
+    rows_published_per_second: float
+    run: str
+    check_stop: Callable[[], None]
     check_lock: Callable[[], None]
-    retry: Retry | None
-    publish_only: bool
 
     def enrich(self, source: Source, summary: Summary, *, alone: bool) -> None:
         """Plan → generate → publish for one catalogue; what is known is in `summary`, however it ends."""
         try:
             with source.local(self.state.spool) as path:
                 catalogue, columns = self._open(path, summary)
-                self.limits.leave(catalogue.num_rows / (publishing_rate(self.state) or _PUBLISHED_ROWS_A_SECOND))
-                if not self.publish_only:
-                    self._generating.generate(catalogue, columns, summary)
+                self.limits.leave(catalogue.num_rows / self.rows_published_per_second)
+                if self.generating:
+                    self.generating.generate(catalogue, columns, summary)
                 self._publish(catalogue, columns, source.output, summary)
         except EnrichError as error:
             summary.status, summary.error = error.status, sayable(str(error))
@@ -127,23 +137,9 @@ class _Night:
                 raise
             log.error("%s", error)
 
-    @property
-    def _generating(self) -> Generating:
-        return Generating(
-            self.settings,
-            self.authors,
-            self.memory,
-            self.judges,
-            self.limits,
-            self.account.run,
-            self.retry,
-            self.should_stop,
-            self._check_stop,
-        )
-
     def _open(self, path: Path, summary: Summary) -> tuple[Catalogue, Columns]:
         chosen, route = self.settings.catalogue, self.settings.adapters.column
-        catalogue = open_catalogue(path, how_to_read(chosen, route), self.state.spool, self._check_stop)
+        catalogue = open_catalogue(path, how_to_read(chosen, route), self.state.spool, self.check_stop)
         summary.rows, summary.quarantined, summary.damaged_cells = (
             catalogue.num_rows,
             catalogue.lost,
@@ -156,7 +152,7 @@ class _Night:
         return catalogue, resolve_columns(catalogue.schema, chosen, catalogue.num_rows, route, priority)
 
     def _publish(self, catalogue: Catalogue, columns: Columns, output: Path, summary: Summary) -> None:
-        judge, gallery = self.authors.default.judge, Gallery(self.account.run)
+        judge, gallery = self.authors.default.judge, Gallery(self.run)
         fates = Fates(self.memory, judge, self.authors.recipe_of, gallery)
         watch = Stopwatch()
 
@@ -176,7 +172,7 @@ class _Night:
             footer(self.authors, catalogue),
             output.resolve(),
             accept,
-            self._check_stop,
+            self.check_stop,
         )
         summary.shown, summary.samples = gallery.told(judge), gallery.samples(_NUM_SAMPLES)
         summary.likeness = fates.alike.likeness()
@@ -193,9 +189,10 @@ class _Night:
                 f"({summary.quarantined} left no row{', ' + codes if codes else ''}); see --max-rejected"
             )
 
-    def _check_stop(self) -> None:
-        if self.should_stop():
-            raise Stopped("stopped by a signal; run again, nothing is lost")
+
+def _stop_if(asked: Callable[[], bool]) -> None:
+    if asked():
+        raise Stopped("stopped by a signal; run again, nothing is lost")
 
 
 def verify(named: str | Path, output: str | Path | None = None, settings: Settings | None = None) -> list[Source]:

@@ -1,9 +1,7 @@
 """What comes first in a night that may not get to its end: the products with the largest values of a column."""
 
 import math
-import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -12,6 +10,7 @@ import orjson
 
 from enrich.plan import Share, Wanted
 from enrich.products import Product
+from enrich.scratch import scratch
 
 _SCHEMA = "CREATE TABLE waiting (key BLOB PRIMARY KEY, value, at INTEGER, attempt INTEGER, product BLOB)"
 _ADD = """
@@ -28,7 +27,7 @@ def largest_first(shares: Iterable[Share]) -> Iterator[Wanted]:
     Everything waits on disk (SQLite's temporary database), since it grows with the catalogue. A product that is wanted
     twice comes once.
     """
-    with closing(sqlite3.connect("")) as waiting:
+    with scratch("put rows in their order") as waiting:
         waiting.execute(_SCHEMA)
         count = 0
         for share in shares:

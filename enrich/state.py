@@ -15,6 +15,7 @@ from pathlib import Path
 from enrich.errors import Busy, IOFailure, SettingsError
 
 _TRIES = 3
+_SECOND = "%Y%m%dT%H%M%SZ"
 
 # Descriptors of locks held by this process. flock belongs to the open file, which a forked child shares: a
 # worker that outlives a killed run would keep the next one out.
@@ -79,7 +80,7 @@ class State:
 
     def new_report(self) -> Path:
         """Makes the folder of a new report, named by the UTC second so that names sort by time."""
-        second = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        second = datetime.now(UTC).strftime(_SECOND)
         _make_private(self.reports)
         for number in count(1):
             report = self.reports / (second if number == 1 else f"{second}-{number:03}")
@@ -92,9 +93,13 @@ class State:
             break
         return report
 
+    def newest_reports(self) -> list[Path]:
+        """The folders of all reports, the newest first."""
+        return sorted(self.reports.glob("[0-9]*T[0-9]*Z*"), reverse=True)
+
     def last_report(self) -> Path | None:
         """The newest report by name, or None."""
-        return max(self.reports.glob("[0-9]*T[0-9]*Z*"), default=None)
+        return next(iter(self.newest_reports()), None)
 
     def _acquire(self) -> int:
         for _ in range(_TRIES):
@@ -116,6 +121,11 @@ class State:
     def _check_held(self, descriptor: int) -> None:
         if not _is_at(self.lock, descriptor):
             raise Busy(f"{self.lock}: deleted or replaced while this run held it: leave it in place and run again")
+
+
+def began(report: Path) -> datetime:
+    """When the run of a report began, to the second, in UTC. Raises `ValueError` when its name does not say so."""
+    return datetime.strptime(report.name[:16], _SECOND).replace(tzinfo=UTC)
 
 
 def _open_lock(path: Path) -> int:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -117,26 +117,40 @@ def snapshot(folder: Path) -> dict[str, bytes | None]:
     }
 
 
-class Listening:
-    """The echo engine, noting what it is asked. Rows whose product says FAIL fail, those that say EMPTY get no text."""
+def said_in(request: Request) -> str:
+    """The product that a prompt of bytes asks about."""
+    return bytes(each for each in request.prompt_ids if each < 256).decode().strip()
 
-    batch_rows = 4
+
+class InPlaceOfEcho:
+    """What stands in the place of `EchoGenerator` in a run, made beforehand."""
+
+    batch_rows = 1
     figures = None
 
-    def __init__(self, asked: list[str]) -> None:
-        self.asked = asked
-
-    def __call__(self, max_new_tokens: int) -> "Listening":
-        self._max_new_tokens = max_new_tokens
+    def __call__(self, _: int, /) -> Self:
         return self
 
     def close(self) -> None:
         pass
 
+
+class Listening(InPlaceOfEcho):
+    """The echo engine, noting what it is asked. Rows whose product says FAIL fail, those that say EMPTY get no text."""
+
+    batch_rows = 4
+
+    def __init__(self, asked: list[str]) -> None:
+        self.asked = asked
+
+    def __call__(self, max_new_tokens: int, /) -> Self:
+        self._max_new_tokens = max_new_tokens
+        return self
+
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         for request in requests:
             ids = tuple(i for i in request.prompt_ids if i < 256)
-            product = bytes(ids).decode().strip()
+            product = said_in(request)
             self.asked.append(product)
             if "FAIL" in product:
                 yield Completion(request.key, (), "failed")

@@ -10,7 +10,7 @@ import pytest
 
 from enrich.engine.protocol import Completion, Request
 
-from .runs import column, enrich, output_of, write_catalogue
+from .runs import InPlaceOfEcho, column, enrich, output_of, said_in, write_catalogue
 
 BANNED = {"quality": {"forbidden": {"*": ["black"]}, "retries": 2}}
 TITLES = ["Black Mug", "Red Mug", "Black Lamp", "Green Lamp", "Black Mug"]
@@ -19,25 +19,18 @@ TITLES = ["Black Mug", "Red Mug", "Black Lamp", "Green Lamp", "Black Mug"]
 Answers = dict[tuple[str, int], str | None]
 
 
-class ByAttempt:
+class ByAttempt(InPlaceOfEcho):
     """Answers with what a table says of a title's attempt (None: it fails); a title that is not in it with itself."""
 
     batch_rows = 2
-    figures = None
 
     def __init__(self, answers: Answers | None = None) -> None:
         self.answers = answers or {}
         self.asked: list[tuple[str, int]] = []
 
-    def __call__(self, _: int) -> "ByAttempt":
-        return self
-
-    def close(self) -> None:
-        pass
-
     def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
         for request in requests:
-            title = bytes(each for each in request.prompt_ids if each < 256).decode().strip()
+            title = said_in(request)
             self.asked.append((title, request.attempt))
             text = self.answers.get((title, request.attempt), title)
             yield Completion(request.key, tuple((text or "").encode()), "failed" if text is None else "eos")

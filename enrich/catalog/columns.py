@@ -161,7 +161,7 @@ def resolve_columns(
     if title is not None and title == description:
         raise SettingsError(f"column {title} cannot be title and description at once")
     for name in filter(None, (title, description)):
-        if not _is_text(schema.field(name).type):
+        if not is_text(schema.field(name).type):
             raise SettingsError(f"column {name} has type {schema.field(name).type}, not text: name another one")
     for path in settings.attributes:
         _check_path(schema, "attributes", path)
@@ -208,7 +208,7 @@ def missing_rows(column: pa.Array | None, num_rows: int, placeholders: Collectio
     """Indices (int64) of the rows whose description is missing."""
     if column is None:
         return pa.array(range(num_rows), pa.int64())
-    texts = _as_text(column)
+    texts = as_binary(column)
     missing = pc.fill_null(pc.match_substring_regex(texts, _BLANK), True)
     if placeholders:
         missing = pc.or_(missing, _is_one_of(texts, placeholders))
@@ -218,7 +218,7 @@ def missing_rows(column: pa.Array | None, num_rows: int, placeholders: Collectio
 def count_placeholders(column: pa.Array, listed: Collection[str]) -> int:
     """How many kept descriptions are a text that usually stands for none, such as N/A, but is not `listed`."""
     unlisted = _USUAL_PLACEHOLDERS.difference(listed)
-    return int(pc.sum(_is_one_of(_as_text(column), unlisted)).as_py() or 0) if unlisted else 0
+    return int(pc.sum(_is_one_of(as_binary(column), unlisted)).as_py() or 0) if unlisted else 0
 
 
 def _is_one_of(texts: pa.Array, placeholders: Collection[str]) -> pa.Array:
@@ -234,7 +234,7 @@ def _is_one_of(texts: pa.Array, placeholders: Collection[str]) -> pa.Array:
     return pc.is_in(pa.array(range(len(texts)), pa.int64()), pa.array(hits, pa.int64()))
 
 
-def _as_text(column: pa.Array) -> pa.Array:
+def as_binary(column: pa.Array) -> pa.Array:
     """Text or binary of any layout as large_binary, so that damaged UTF-8 cannot stop a kernel."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
@@ -259,11 +259,11 @@ def _decode(value: bytes | None) -> str | bytes | None:
 
 
 def _texts(column: pa.Array | None, indices: pa.Array) -> list[str | bytes | None]:
-    return [None] * len(indices) if column is None else _decoded(_as_text(column).take(indices))
+    return [None] * len(indices) if column is None else _decoded(as_binary(column).take(indices))
 
 
 def _values(column: pa.Array, indices: pa.Array) -> list[Any]:
-    if _is_text(column.type):
+    if is_text(column.type):
         return [None if isinstance(text, bytes) else text for text in _texts(column, indices)]
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
@@ -282,9 +282,10 @@ def _value(scalar: pa.Scalar) -> Any:
         return None
 
 
-def _is_text(data_type: pa.DataType) -> bool:
+def is_text(data_type: pa.DataType) -> bool:
+    """Whether a column can hold text: of any layout, also as bytes, and with nothing in it."""
     if pa.types.is_dictionary(data_type):
-        return _is_text(data_type.value_type)
+        return is_text(data_type.value_type)
     checks = ("is_string", "is_large_string", "is_string_view", "is_binary", "is_large_binary", "is_null")
     return any(getattr(pa.types, check)(data_type) for check in checks)
 

@@ -42,12 +42,12 @@ def names(text: str, words: Sequence[Word]) -> Iterator[tuple[int, int]]:
 
 def _is_none(text: str, word: Word, no_names: frozenset[str]) -> bool:
     """A known word, a country, a short abbreviation (LTE, XIX), or what a list calls its item (`Size:`)."""
-    said = text[word.start : word.end]
+    bare = text[word.start : word.end].removesuffix("s")
     return (
         word.text in no_names
         or singular(word.text) in no_names
         or word.text in countries()
-        or (len(said.removesuffix("s")) <= _SHORT and said.removesuffix("s").isupper())
+        or (len(bare) <= _SHORT and bare.isupper())
         or text[word.end : word.end + 1] == ":"
     )
 

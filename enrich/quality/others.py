@@ -139,7 +139,8 @@ class Others:
         return begins or before in word_list("this") or before == "com"
 
     def _is_cued(self, at: int, cues: frozenset[str]) -> bool:
-        telling = (word for word in self._back(at, _BEFORE, _ENDS_A_PHRASE) if word in cues | word_list("predicates"))
+        predicates = word_list("predicates")
+        telling = (word for word in self._back(at, _BEFORE, _ENDS_A_PHRASE) if word in cues or word in predicates)
         return next(telling, "") in cues
 
     def _back(self, at: int, count: int, by: re.Pattern[str]) -> Iterator[str]:

@@ -4,13 +4,12 @@ Reports are read leniently: older ones lack keys, later ones have more, and one 
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from enrich.errors import IOFailure, NoInput, gravest
 from enrich.report.summary import read_report
-from enrich.state import State
+from enrich.state import State, began
 
 _HEADINGS = (
     "run",
@@ -33,7 +32,7 @@ def history(state: State) -> list[str]:
     if not state.folder.is_dir():
         raise NoInput(f"{state.folder}: no such state folder; name it with --state")
     try:
-        folders = sorted(folder for folder in state.reports.glob("[0-9]*T[0-9]*Z*") if folder.is_dir())
+        folders = [folder for folder in reversed(state.newest_reports()) if folder.is_dir()]
     except OSError as error:
         raise IOFailure(f"{state.reports}: {error.strerror}") from error
     if not folders:
@@ -42,16 +41,16 @@ def history(state: State) -> list[str]:
 
 
 def _cells(folder: Path) -> Sequence[str]:
-    began = _began(folder.name)
+    when = _began(folder)
     try:
         report: Any = read_report(folder)
     except (OSError, ValueError) as error:
-        return folder.name, began, *_nothing(f"unknown: summary.json is damaged ({error})")
+        return folder.name, when, *_nothing(f"unknown: summary.json is damaged ({error})")
     if not isinstance(report, dict):
-        return folder.name, began, *_nothing("unknown: summary.json is damaged (no object)")
+        return folder.name, when, *_nothing("unknown: summary.json is damaged (no object)")
     if not report:
-        return folder.name, began, *_nothing("did not end")
-    return folder.name, began, *_figures(_catalogues(report)), _ended(report)
+        return folder.name, when, *_nothing("did not end")
+    return folder.name, when, *_figures(_catalogues(report)), _ended(report)
 
 
 def _nothing(why: str) -> list[str]:
@@ -59,9 +58,9 @@ def _nothing(why: str) -> list[str]:
     return [""] * (len(_HEADINGS) - 3) + [why]
 
 
-def _began(name: str) -> str:
+def _began(folder: Path) -> str:
     try:
-        return f"{datetime.strptime(name[:16], '%Y%m%dT%H%M%S%z'):%Y-%m-%d %H:%M:%S}"
+        return f"{began(folder):%Y-%m-%d %H:%M:%S}"
     except ValueError:
         return ""
 

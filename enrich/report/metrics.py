@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from enrich.errors import IOFailure
-
-_STATUSES = ("kept", "generated", "approved", "held", "pending", "rejected")
+from enrich.products import Status
 
 
 def write_metrics(file: Path, told: Mapping[str, Any]) -> None:
@@ -30,7 +29,7 @@ def write_metrics(file: Path, told: Mapping[str, Any]) -> None:
     if told["cost"] is not None:
         tell("last_run_cost", "What it cost, at the price of an hour.", told["cost"])
     rows = Gauge("enrich_rows", "Rows of the published catalogues.", ["status"], registry=registry)
-    for status in _STATUSES:
+    for status in get_args(Status):
         rows.labels(status).set(sum(catalogue["statuses"].get(status, 0) for catalogue in catalogues))
     try:
         write_to_textfile(str(file), registry)

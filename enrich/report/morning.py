@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,27 +20,45 @@ _LOG = logging.getLogger("enrich")
 
 def asked(named: str | Path, output: str | Path | None, settings: Settings, retry: str | None) -> dict[str, Any]:
     """What a run was asked to do, so that it can be asked again: paths are relative to its `folder`."""
-    told = {
-        "input": str(named),
-        "output": None if output is None else str(output),
-        "folder": str(Path.cwd()),
-        "retry": retry,
-        "settings": settings.model_dump(exclude_unset=True),
-    }
-    return {name: sayable(value) for name, value in told.items()}
+    told: dict[str, Any] = sayable(
+        {
+            "input": str(named),
+            "output": None if output is None else str(output),
+            "folder": str(Path.cwd()),
+            "retry": retry,
+            "settings": settings.model_dump(exclude_unset=True),
+        }
+    )
+    return told
+
+
+@dataclass(frozen=True)
+class Morning:
+    """A new report: its folder, the account to fill, and the summary of the newest run that published something."""
+
+    folder: Path
+    account: Account
+    previous: dict[str, Any] | None
+
+    @property
+    def rows_published_per_second(self) -> float | None:
+        """As that run measured it; None where there was none."""
+        catalogues = (self.previous or {}).get("catalogues", [])
+        seconds = sum(catalogue.get("publishing_seconds", 0.0) for catalogue in catalogues)
+        return sum(catalogue.get("rows", 0) for catalogue in catalogues) / seconds if seconds else None
 
 
 @contextmanager
 def morning(
     state: State, settings: Settings, asked: dict[str, Any], provenance: dict[str, object]
-) -> Iterator[tuple[Path, Account]]:
-    """A new report's folder and the account to fill; written when the block ends, however it ends."""
-    previous = last_summary(state)
+) -> Iterator[Morning]:
+    """The report of a run that begins now; written when the block ends, however it ends."""
+    previous = _last_summary(state)
     folder, watch = state.new_report(), Stopwatch()
     began = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     account = Account(folder.name, began, asked, provenance, settings.machine.gpu_hour_price)
     try:
-        yield folder, account
+        yield Morning(folder, account, previous)
     except BaseException as error:
         account.status = error.status if isinstance(error, EnrichError) else 1
         account.error = sayable(str(error)) or type(error).__name__
@@ -64,17 +83,8 @@ def _write_page(folder: Path, told: dict[str, Any], previous: dict[str, Any] | N
         _LOG.exception("%s: the report could not be drawn; summary.json beside it has the figures", folder)
 
 
-def last_summary(state: State) -> dict[str, Any] | None:
-    """Of the newest run that published something, or None."""
-    for folder in sorted(state.reports.glob("[0-9]*T[0-9]*Z*"), reverse=True):
-        report = read_report(folder)
+def _last_summary(state: State) -> dict[str, Any] | None:
+    for report in map(read_report, state.newest_reports()):
         if any(catalogue.get("rows") and not catalogue.get("error") for catalogue in report.get("catalogues", [])):
             return report
     return None
-
-
-def publishing_rate(state: State) -> float | None:
-    """Rows a second, as the newest run that published something measured it; None before there is one."""
-    catalogues = (last_summary(state) or {}).get("catalogues", [])
-    seconds = sum(catalogue.get("publishing_seconds", 0.0) for catalogue in catalogues)
-    return sum(catalogue.get("rows", 0) for catalogue in catalogues) / seconds if seconds else None

@@ -4,15 +4,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from types import ModuleType
+from typing import get_args
 
 from markupsafe import Markup
 
+from enrich.products import Status
 from enrich.report.cards import Card, cards
 from enrich.report.shown import plain
 from enrich.report.tally import Bins, Catalogue, Tally, intervals, length_bins, mean_rate, score_label
 from enrich.report.words import Voice
 
-FATES = ("kept", "generated", "approved", "held", "pending", "rejected")
+FATES: tuple[Status, ...] = get_args(Status)
 
 _MOST_CODES, _MOST_RARER_CODES = 12, 40
 _MOST_DRAWN_INTERVALS, _MOST_TOLD_INTERVALS = 80, 12

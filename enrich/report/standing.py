@@ -1,7 +1,6 @@
 """How an output stands: its rows by status, and the last run of its state folder."""
 
 from collections import Counter
-from datetime import datetime
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -12,7 +11,7 @@ from enrich.catalog.content import reading
 from enrich.catalog.publish import FOOTER, quarantine_of
 from enrich.errors import CatalogueError, NoInput
 from enrich.report.summary import read_report
-from enrich.state import State
+from enrich.state import State, began
 
 
 def standing(output: Path, state_folder: Path | None) -> list[str]:
@@ -48,8 +47,7 @@ def _last_run(state: State) -> list[str]:
     folder = state.last_report()
     if folder is None:
         return ["no run is recorded here"]
-    began = datetime.strptime(folder.name[:16], "%Y%m%dT%H%M%S%z")
-    lines = [f"last run {began:%Y-%m-%d %H:%M:%S} UTC, {folder}"]
+    lines = [f"last run {began(folder):%Y-%m-%d %H:%M:%S} UTC, {folder}"]
     for each in read_report(folder).get("catalogues", []):
         outcome = each["error"] or f"{each['written']:,} written in {each['generating_seconds']:,.1f} s"
         lines.append(f"  {each['input']}: {outcome}")
