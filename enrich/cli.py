@@ -132,17 +132,23 @@ def _add_describe(commands: Any) -> None:
 
 
 def _add_memory(commands: Any) -> None:
-    memory = commands.add_parser("memory", help="look at, save or shrink the memory of texts")
+    memory = commands.add_parser("memory", help="look at, check, save, shrink or restore the memory of texts")
     actions = memory.add_subparsers(metavar="ACTION", required=True, parser_class=Parser)
     stats = actions.add_parser("stats", help="how many texts, by how they ended, and how large")
     export = actions.add_parser("export", help="write a consistent copy to a file")
     export.add_argument("file", metavar="FILE", type=Path)
+    check = actions.add_parser("check", help="prove that every page, text, verdict and decision is what was written")
+    for action, command in ((stats, _memory_stats), (export, _memory_export), (check, _memory_check)):
+        action.add_argument("--state", type=Path, help="the state folder; .enrich when not given")
+        action.set_defaults(command=command)
     prune = actions.add_parser("prune", help="drop the texts that today's model and settings cannot use")
     _add_writing(prune)
-    for action, command in ((stats, _memory_stats), (export, _memory_export), (prune, _memory_prune)):
-        if action is not prune:
-            action.add_argument("--state", type=Path, help="the state folder; .enrich when not given")
-        action.set_defaults(command=command)
+    prune.set_defaults(command=_memory_prune)
+    rebuild = actions.add_parser("rebuild", help="remember again what published files hold, when the memory is lost")
+    rebuild.add_argument("outputs", metavar="OUTPUT", type=Path, nargs="+")
+    _add_reading(rebuild)
+    _add_writing(rebuild)
+    rebuild.set_defaults(command=_memory_rebuild)
 
 
 def _add_reading(parser: argparse.ArgumentParser) -> None:
@@ -304,6 +310,24 @@ def _memory_prune(options: argparse.Namespace) -> int:
         Memory.open(_memory_of(settings.machine.state)) as memory,
     ):
         say(f"{memory.prune(recipes):,} texts dropped")
+    return 0
+
+
+def _memory_check(options: argparse.Namespace) -> int:
+    from enrich.memory import Memory
+
+    with Memory.open(_memory_of(options.state), read_only=True) as memory:
+        memory.check()
+        stats = memory.stats()
+    say(f"whole: {stats.texts:,} texts, {stats.verdicts:,} verdicts, {stats.reviews:,} reviews, {stats.runs:,} runs")
+    return 0
+
+
+def _memory_rebuild(options: argparse.Namespace) -> int:
+    from enrich.rebuild import rebuild
+
+    rebuilt = rebuild(options.outputs, _settings(options))
+    say(f"{rebuilt.texts:,} texts and {rebuilt.approved:,} approved ones remembered again; run again to see them used")
     return 0
 
 

@@ -10,59 +10,43 @@ version wrote, is `SettingsError`; a file that another program keeps locked is `
 
 import json
 import sqlite3
-import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from enrich import durable
-from enrich.errors import Busy, EnrichError, IOFailure, NoInput, SettingsError, UsageError
+from enrich.errors import SettingsError, UsageError
+from enrich.memory_file import (
+    DIGESTED,
+    check_place,
+    connect,
+    create,
+    damaged,
+    digest_of,
+    log_of,
+    plain_errors,
+    replaced,
+    size_of,
+)
 
-_APPLICATION_ID = 0x656E7263  # "enrc"; `file` and we tell a memory from any other database by it
-_FORMAT = 3
-_PAGE_BYTES = 4096
-_CACHE_KIB = 128 * 1024
-_BUSY_SECONDS = 10.0
 _KEYS_A_QUERY = 512
 
-_TABLES = {"run", "text", "verdict", "review", "shape"}
-_SCHEMA = f"""
-PRAGMA page_size = {_PAGE_BYTES};
-PRAGMA journal_mode = MEMORY;
-PRAGMA application_id = {_APPLICATION_ID};
-PRAGMA user_version = {_FORMAT};
-CREATE TABLE run (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, recipe TEXT NOT NULL, withdrawn INTEGER NOT NULL DEFAULT 0
-);
-CREATE TABLE text (
-    id INTEGER PRIMARY KEY, key BLOB NOT NULL, attempt INTEGER NOT NULL,
-    completion TEXT NOT NULL, ended TEXT NOT NULL, cut INTEGER NOT NULL, run INTEGER NOT NULL REFERENCES run,
-    UNIQUE (key, attempt)
-);
-CREATE TABLE verdict (
-    text_id INTEGER PRIMARY KEY REFERENCES text ON DELETE CASCADE,
-    policy TEXT NOT NULL, text TEXT, flags TEXT NOT NULL, score INTEGER, action TEXT NOT NULL
-);
-CREATE TABLE review (
-    id INTEGER PRIMARY KEY, product_key BLOB NOT NULL UNIQUE, verdict TEXT NOT NULL, text TEXT
-);
-CREATE TABLE shape (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-"""
-
 _ADD_TEXT = """
-INSERT INTO text (key, attempt, completion, ended, cut, run) VALUES (?, ?, ?, ?, ?, ?)
+INSERT INTO text (key, attempt, completion, ended, cut, run, digest) VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (key, attempt) DO NOTHING RETURNING id
 """
-_ADD_VERDICT = "INSERT OR REPLACE INTO verdict (text_id, policy, text, flags, score, action) VALUES (?, ?, ?, ?, ?, ?)"
+_ADD_VERDICT = """
+INSERT OR REPLACE INTO verdict (text_id, policy, text, flags, score, action, digest) VALUES (?, ?, ?, ?, ?, ?, ?)
+"""
 _ADD_REVIEW = """
-INSERT INTO review (product_key, verdict, text) VALUES (?, ?, ?)
-ON CONFLICT (product_key) DO UPDATE SET verdict = excluded.verdict, text = excluded.text
+INSERT INTO review (product_key, verdict, text, digest) VALUES (?, ?, ?, ?)
+ON CONFLICT (product_key) DO UPDATE SET verdict = excluded.verdict, text = excluded.text, digest = excluded.digest
 """
 _RECALL = """
 SELECT
-    t.key, t.id, t.attempt, t.completion, t.ended, t.cut, t.run, r.withdrawn, v.text, v.flags, v.score, v.action
+    t.key, t.attempt, t.completion, t.ended, t.cut, t.run, t.digest, t.id, r.withdrawn,
+    v.policy, v.text, v.flags, v.score, v.action, v.digest
 FROM text AS t JOIN run AS r ON r.id = t.run LEFT JOIN verdict AS v ON v.text_id = t.id AND v.policy = ?
 WHERE t.key IN
 """
@@ -75,10 +59,8 @@ SELECT EXISTS (
 )
 """
 # The runs of further authors are named after the first one's.
-_WITHDRAW = "UPDATE run SET withdrawn = 1 WHERE name = ? OR name GLOB ? || ' *'"
-_COUNT_OF_RUN = """
-SELECT count(*) FROM text WHERE run IN (SELECT id FROM run WHERE name = ? OR name GLOB ? || ' *')
-"""
+_REVIEWS = "SELECT product_key, verdict, text, digest FROM review WHERE product_key IN"
+_RUNS_NAMED = "SELECT id, name, recipe FROM run WHERE name = ? OR name GLOB ? || ' *'"
 _PRUNE = """
 DELETE FROM text WHERE run NOT IN (SELECT id FROM run WHERE recipe IN (SELECT value FROM json_each(?)))
 """
@@ -167,11 +149,15 @@ class Memory:
         Raises `NoInput` when it is to be read only and does not exist, else as the module says.
         """
         path = path.absolute()
-        _check_place(path, read_only)
+        check_place(path, read_only)
         if not path.exists():
-            _create(path)
-        with closing(_connect(path, read_only)) as connection:
-            yield cls(path, connection)
+            create(path)
+        with closing(connect(path, read_only)) as connection:
+            memory = cls(path, connection)
+            # Whose texts may be used hangs on these few rows, and who recalls a text does not look at them.
+            with plain_errors(path):
+                memory._check_table("run")
+            yield memory
 
     def begin_run(self, name: str, recipe: str) -> int:
         """The id of the run `name`, whose texts are all written by `recipe`; the same again on a resume.
@@ -179,8 +165,10 @@ class Memory:
         Raises `SettingsError` when a run of that name used another recipe.
         """
         with self._transaction():
+            new = (name, recipe, 0)
             self._connection.execute(
-                "INSERT INTO run (name, recipe) VALUES (?, ?) ON CONFLICT DO NOTHING", (name, recipe)
+                "INSERT INTO run (name, recipe, withdrawn, digest) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (*new, digest_of(*new)),
             )
             run_id, known = self._connection.execute("SELECT id, recipe FROM run WHERE name = ?", (name,)).fetchone()
         if known != recipe:
@@ -194,23 +182,22 @@ class Memory:
         """
         with self._transaction():
             for entry in sorted(entries, key=lambda entry: (entry.key, entry.attempt)):
-                row = (entry.key, entry.attempt, entry.completion, entry.ended, entry.cut, run_id)
-                for (text_id,) in self._connection.execute(_ADD_TEXT, row).fetchall():
-                    self._connection.execute(_ADD_VERDICT, (text_id, *_columns(entry.verdict)))
+                row = (entry.key, entry.attempt, entry.completion, entry.ended, int(entry.cut), run_id)
+                for (text_id,) in self._connection.execute(_ADD_TEXT, (*row, digest_of(*row))).fetchall():
+                    self._connection.execute(_ADD_VERDICT, _columns(text_id, entry.verdict))
 
     def add_verdicts(self, verdicts: Mapping[int, Verdict]) -> None:
         """Replaces the verdicts on remembered texts, by their ids, all or none; durable when this returns."""
         with self._transaction():
             self._connection.executemany(
-                _ADD_VERDICT, ((text_id, *_columns(verdicts[text_id])) for text_id in sorted(verdicts))
+                _ADD_VERDICT, (_columns(text_id, verdicts[text_id]) for text_id in sorted(verdicts))
             )
 
     def add_reviews(self, reviews: Mapping[bytes, Review]) -> None:
         """Keeps what a person decided, by product key, all or none; a later decision replaces the earlier."""
+        rows = ((key, reviews[key].verdict, reviews[key].text) for key in sorted(reviews))
         with self._transaction():
-            self._connection.executemany(
-                _ADD_REVIEW, ((key, reviews[key].verdict, reviews[key].text) for key in sorted(reviews))
-            )
+            self._connection.executemany(_ADD_REVIEW, ((*row, digest_of(*row)) for row in rows))
 
     def known(self, keys: Collection[bytes]) -> set[bytes]:
         """Those of `keys` that have a text, however it ended."""
@@ -219,10 +206,14 @@ class Memory:
     def recall(self, keys: Collection[bytes], policy: str) -> dict[bytes, list[Remembered]]:
         """The texts of `keys` in the order of their attempts, with the verdicts of `policy`; without unknown keys."""
         found: dict[bytes, list[Remembered]] = {}
-        for key, text_id, attempt, completion, ended, cut, run, withdrawn, text, flags, score, action in self._look_up(
-            _RECALL, keys, policy
-        ):
-            verdict = Verdict(policy, action, text, _flags_from_json(flags), score) if action else None
+        for row in self._look_up(_RECALL, keys, policy):
+            (*text_row, text_digest, text_id, withdrawn), (*verdict_row, verdict_digest) = row[:9], row[9:]
+            self._check_digest("text", text_row, text_digest)
+            verdict = None
+            if verdict_digest is not None:
+                self._check_digest("verdict", (text_id, *verdict_row), verdict_digest)
+                verdict = _verdict_of(*verdict_row)
+            key, attempt, completion, ended, cut, run = text_row
             found.setdefault(key, []).append(
                 Remembered(text_id, attempt, completion, ended, bool(cut), run, verdict, bool(withdrawn))
             )
@@ -235,37 +226,59 @@ class Memory:
 
         One that `policy` has not judged yet may.
         """
-        with _plain_errors(self._path):
+        with plain_errors(self._path):
             (found,) = self._connection.execute(_UNSETTLED, (policy, recipe, attempt)).fetchone()
         return bool(found)
 
     def reviews(self, product_keys: Collection[bytes]) -> dict[bytes, Review]:
         """The decisions on `product_keys`; products that nobody reviewed are left out."""
-        query = "SELECT product_key, verdict, text FROM review WHERE product_key IN"
-        return {key: Review(verdict, text) for key, verdict, text in self._look_up(query, product_keys)}
+        found = {}
+        for *row, digest in self._look_up(_REVIEWS, product_keys):
+            self._check_digest("review", row, digest)
+            key, verdict, text = row
+            found[key] = Review(verdict, text)
+        return found
 
     def shape(self, name: str) -> str | None:
         """The engine's fixed shape stored under `name`, or None."""
-        with _plain_errors(self._path):
-            row = self._connection.execute("SELECT value FROM shape WHERE name = ?", (name,)).fetchone()
-        return row[0] if row else None
+        with plain_errors(self._path):
+            row = self._connection.execute("SELECT value, digest FROM shape WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            return None
+        self._check_digest("shape", (name, row[0]), row[1])
+        return str(row[0])
 
     def set_shape(self, name: str, value: str) -> None:
         """Stores a shape, in place of the former one; durable when this returns."""
         with self._transaction():
-            self._connection.execute("INSERT OR REPLACE INTO shape (name, value) VALUES (?, ?)", (name, value))
+            row = (name, value, digest_of(name, value))
+            self._connection.execute("INSERT OR REPLACE INTO shape (name, value, digest) VALUES (?, ?, ?)", row)
 
     def stats(self) -> Stats:
         """Counts everything; reads the whole file once."""
-        with _plain_errors(self._path):
+        with plain_errors(self._path):
             ended = self._connection.execute(
                 "SELECT ended, count(*) FROM text GROUP BY ended ORDER BY ended"
             ).fetchall()
             verdicts, reviews, runs = self._connection.execute(
                 "SELECT (SELECT count(*) FROM verdict), (SELECT count(*) FROM review), (SELECT count(*) FROM run)"
             ).fetchone()
-            file_bytes = self._path.stat().st_size + _size(_log_of(self._path))
+            file_bytes = self._path.stat().st_size + size_of(log_of(self._path))
         return Stats(sum(count for _, count in ended), dict(ended), verdicts, reviews, runs, file_bytes)
+
+    def check(self) -> None:
+        """Reads all of it: SQLite's own check of every page and reference, and each row against its digest.
+
+        Raises `IOFailure` that says what is damaged.
+        """
+        with plain_errors(self._path):
+            ((integrity,), *_) = self._connection.execute("PRAGMA integrity_check(1)").fetchall()
+            if integrity != "ok":
+                raise damaged(self._path, integrity)
+            if self._connection.execute("PRAGMA foreign_key_check").fetchone():
+                raise damaged(self._path, "a row refers to one that is not there")
+            for table in DIGESTED:
+                self._check_table(table)
 
     def export(self, path: Path) -> None:
         """Writes a consistent, compact copy (0600) to `path`, which holds its old content or the whole copy.
@@ -274,17 +287,20 @@ class Memory:
         """
         path = path.absolute()
         # SQLite would replay a log found beside the copy into it, and so mix two memories.
-        if path == self._path or _size(_log_of(path)):
+        if path == self._path or size_of(log_of(path)):
             raise UsageError(f"{path}: a memory in use: export to another name")
-        with _plain_errors(path), _replaced(path) as copy:
+        with plain_errors(path), replaced(path) as copy:
             self._connection.execute("VACUUM INTO ?", (str(copy),))
 
     def withdraw(self, name: str) -> int:
         """Marks the texts of the run `name`, by whichever author, as withdrawn, and says how many there are."""
+        count = 0
         with self._transaction():
-            self._connection.execute(_WITHDRAW, (name, name))
-            (count,) = self._connection.execute(_COUNT_OF_RUN, (name, name)).fetchone()
-        return int(count)
+            for run_id, *row in self._connection.execute(_RUNS_NAMED, (name, name)).fetchall():
+                mark = "UPDATE run SET withdrawn = 1, digest = ? WHERE id = ?"
+                self._connection.execute(mark, (digest_of(*row, 1), run_id))
+                count += self._connection.execute("SELECT count(*) FROM text WHERE run = ?", (run_id,)).fetchone()[0]
+        return count
 
     def prune(self, recipes: Collection[str]) -> int:
         """Drops the texts that runs of any other recipe than these wrote, gives their room back, and says how many.
@@ -293,7 +309,7 @@ class Memory:
         """
         with self._transaction():
             dropped = self._connection.execute(_PRUNE, (json.dumps(list(recipes)),)).rowcount
-        with _plain_errors(self._path):
+        with plain_errors(self._path):
             self._connection.execute("VACUUM")
         return dropped
 
@@ -303,13 +319,21 @@ class Memory:
         for start in range(0, len(ordered), _KEYS_A_QUERY):
             chunk = ordered[start : start + _KEYS_A_QUERY]
             marks = ",".join("?" * len(chunk))
-            with _plain_errors(self._path):
+            with plain_errors(self._path):
                 rows = self._connection.execute(f"{query} ({marks})", (*before, *chunk)).fetchall()
             yield from rows
 
+    def _check_table(self, table: str) -> None:
+        for *row, digest in self._connection.execute(f"SELECT {DIGESTED[table]}, digest FROM {table}"):  # noqa: S608
+            self._check_digest(table, row, digest)
+
+    def _check_digest(self, table: str, row: Sequence[Any], digest: bytes) -> None:
+        if digest_of(*row) != digest:
+            raise damaged(self._path, f"a {table} is not what was written")
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with _plain_errors(self._path):
+        with plain_errors(self._path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -321,139 +345,11 @@ class Memory:
                 raise
 
 
-def _check_place(path: Path, read_only: bool) -> None:
-    # Never opens the file: closing a descriptor of our own would drop the locks that SQLite holds on it.
-    with _plain_errors(path):
-        try:
-            there = path.lstat()
-        except FileNotFoundError:
-            if read_only:
-                raise NoInput(f"{path}: no such memory: run the catalogue once") from None
-            if _size(_log_of(path)):
-                raise IOFailure(
-                    f"{_log_of(path)}: the memory of this log is gone: put it back, or delete the log"
-                ) from None
-            return
-    if not stat.S_ISREG(there.st_mode):
-        raise SettingsError(f"{path}: not a regular file: a memory is never reached through a link, remove it")
-    # SQLite takes a stump for a new database and fills up a cut last page with zeros. A page may be cut for
-    # good reason while the log still holds it: the disk was full when the log was moved into the file.
-    if there.st_size < _PAGE_BYTES or (there.st_size % _PAGE_BYTES and not _size(_log_of(path))):
-        raise _damaged(path, "cut short")
+def _columns(text_id: int, verdict: Verdict) -> tuple[Any, ...]:
+    flags = json.dumps(list(verdict.flags), ensure_ascii=False)
+    row = (text_id, verdict.policy, verdict.text, flags, verdict.score, verdict.action)
+    return (*row, digest_of(*row))
 
 
-def _create(path: Path) -> None:
-    """A new memory appears whole under its name, so that an empty file there is always damage."""
-    with _plain_errors(path):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _replaced(path) as fresh, closing(sqlite3.connect(fresh)) as connection:
-            connection.executescript(_SCHEMA)
-
-
-def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
-    uri = f"{path.as_uri()}?mode={'ro' if read_only else 'rw'}"
-    with _plain_errors(path):
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_BUSY_SECONDS)
-        try:
-            # Before anything is configured: that would already write into a stranger's database.
-            _check_identity(path, connection)
-            _configure(connection, read_only)
-        except BaseException:
-            connection.close()
-            raise
-    return connection
-
-
-def _check_identity(path: Path, connection: sqlite3.Connection) -> None:
-    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if application_id != _APPLICATION_ID:
-        raise SettingsError(f"{path}: a database of another program: name another state folder")
-    if version != _FORMAT:
-        raise SettingsError(
-            f"{path}: format {version}, and this version reads {_FORMAT}: use the version that wrote it"
-        )
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if not tables >= _TABLES:
-        raise _damaged(path, f"no table {min(_TABLES - tables)}")
-
-
-def _configure(connection: sqlite3.Connection, read_only: bool) -> None:
-    connection.execute(f"PRAGMA cache_size = {-_CACHE_KIB}")
-    if not read_only:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-
-
-@contextmanager
-def _replaced(path: Path) -> Iterator[Path]:
-    """A private empty file that takes the name `path`, durably, once the block has filled it."""
-    temp = durable.temporary(path)
-    durable.discard(temp)
-    temp.touch(mode=0o600, exist_ok=False)
-    try:
-        yield temp
-        durable.replace(temp, path)
-    finally:
-        durable.discard(temp)
-
-
-@contextmanager
-def _plain_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        explained = _explain(path, error)
-        if explained is None:
-            raise
-        raise explained from error
-    except OSError as error:
-        raise IOFailure(f"{path}: {error.strerror}: mend it and run again, what was committed is kept") from error
-
-
-def _explain(path: Path, error: sqlite3.DatabaseError) -> EnrichError | None:
-    """One line for what the disk or another program did; None for what only a bug of ours can do."""
-    # The low byte is the primary code; the rest says where in SQLite it arose. Python's own errors have none.
-    match getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF:
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return Busy(f"{path}: another program keeps it locked: wait for it to end and run again")
-        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return _damaged(path, str(error))
-        case (
-            sqlite3.SQLITE_FULL
-            | sqlite3.SQLITE_IOERR
-            | sqlite3.SQLITE_CANTOPEN
-            | sqlite3.SQLITE_READONLY
-            | sqlite3.SQLITE_PERM
-        ):
-            return IOFailure(f"{path}: {error}: check space and permissions and run again, what was committed is kept")
-        case _:
-            return None
-
-
-def _damaged(path: Path, why: str) -> IOFailure:
-    return IOFailure(f"{path}: damaged ({why}): put an export back in its place, or move it and its -wal away")
-
-
-def _log_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}-wal")
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _columns(verdict: Verdict) -> tuple[Any, ...]:
-    return (verdict.policy, verdict.text, _flags_to_json(verdict.flags), verdict.score, verdict.action)
-
-
-def _flags_to_json(flags: Sequence[str]) -> str:
-    return json.dumps(list(flags), ensure_ascii=False)
-
-
-def _flags_from_json(flags: str | None) -> tuple[str, ...]:
-    return tuple(json.loads(flags)) if flags else ()
+def _verdict_of(policy: str, text: str | None, flags: str, score: int | None, action: str) -> Verdict:
+    return Verdict(policy, action, text, tuple(json.loads(flags)), score)

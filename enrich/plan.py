@@ -13,7 +13,7 @@ from enrich.catalog.columns import Columns, Described, Gap
 from enrich.catalog.read import Catalogue
 from enrich.memory import Memory, Remembered
 from enrich.products import Product
-from enrich.recipe import Recipe
+from enrich.recipe import Recipe, product_key
 from enrich.text import clean, is_usable
 from enrich.verdicts import Verdicts, best, is_held, is_to_be_tried_again
 
@@ -47,13 +47,15 @@ class Round(Protocol):
 
 @dataclass(frozen=True)
 class Missing:
-    """The first round: what has no text."""
+    """The first round: what has no text, neither of the model nor of a person."""
 
     memory: Memory
 
     def choose(self, products: Mapping[bytes, Product]) -> list[Wanted]:
         known = self.memory.known(products.keys())
-        return [Wanted(key, product) for key, product in products.items() if key not in known]
+        unknown = {key: product_key(product) for key, product in products.items() if key not in known}
+        decided = self.memory.reviews(unknown.values())
+        return [Wanted(key, products[key]) for key, reviewed in unknown.items() if reviewed not in decided]
 
 
 @dataclass(frozen=True)

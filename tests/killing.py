@@ -5,6 +5,7 @@ counts what it does to the disk (opening for writing, renaming, removing, syncin
 transaction, writing Parquet) and kills itself with SIGKILL before the step it was told, or a while after a commit.
 """
 
+import ctypes
 import importlib
 import json
 import os
@@ -22,6 +23,7 @@ from typing import Any
 from tests.runs import ROOT, environment
 
 _SYNCED = ("os.rename", "os.remove", "os.mkdir", "sqlite3.connect")
+_PR_SET_PTRACER = 0x59616D61
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
@@ -53,7 +55,8 @@ class Nursery:
         """Begins `enrich ARGUMENTS`, writing what it says to `log`; returns the process id. Orders:
 
         kill_before n: the n-th step of the run, from 1; kill_after (n, seconds): so long after its n-th commit of
-        texts; batch_rows n, pause seconds: of the echo engine, the pause before each text.
+        texts; batch_rows n, pause seconds: of the echo engine, the pause before each text; stopped: it stops itself
+        before it begins, so that a tracer can be attached, until SIGCONT.
         """
         asked = {"arguments": [*map(str, arguments)], "log": str(log), **orders}
         return int(self._ask(asked))
@@ -110,12 +113,20 @@ def _run(asked: dict[str, Any]) -> int:
         os.dup2(source, target)
     _configure_echo(asked.get("batch_rows", 8), asked.get("pause", 0.0))
     steps = _count_steps(asked.get("kill_before"))
+    if asked.get("stopped"):
+        _wait_for_tracer()
     if asked.get("kill_after"):
         _kill_after_commit(*asked["kill_after"])
     status = main(asked["arguments"])
     sys.stdout.write(f"steps {steps()}\n")
     sys.stdout.flush()
     return status
+
+
+def _wait_for_tracer() -> None:
+    # Where only descendants may be traced, this lets any process of ours do it.
+    ctypes.CDLL(None).prctl(_PR_SET_PTRACER, ctypes.c_ulong(-1), 0, 0, 0)
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def _configure_echo(batch_rows: int, pause: float) -> None:

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import random
 import signal
 import sqlite3
 import stat
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from enrich import memory as memory_module
+from enrich import memory_file
 from enrich.errors import Busy, IOFailure, NoInput, SettingsError, UsageError
 from enrich.memory import Entry, Memory, Remembered, Review, Verdict
 
@@ -576,7 +577,7 @@ def test_a_new_memory_is_private_durable_and_ours(path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     header = path.read_bytes()[:100]
     assert header[68:72] == b"enrc"
-    assert int.from_bytes(header[60:64], "big") == 3
+    assert int.from_bytes(header[60:64], "big") == 4
 
 
 def test_read_only_needs_a_memory_and_never_writes(path: Path) -> None:
@@ -619,13 +620,13 @@ def test_a_database_of_another_program_is_refused_untouched(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("version", [1, 2, 4])
+@pytest.mark.parametrize("version", [1, 2, 3, 5])
 def test_an_older_or_a_newer_format_is_refused_untouched(path: Path, version: int) -> None:
     fill(path, range(3))
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA user_version = {version}")
     before = path.read_bytes()
-    with pytest.raises(SettingsError, match=f"format {version}, and this version reads 3"), Memory.open(path):
+    with pytest.raises(SettingsError, match=f"format {version}, and this version reads 4"), Memory.open(path):
         pass
     assert path.read_bytes() == before
 
@@ -668,16 +669,74 @@ def test_damage_inside_surfaces_as_one_line(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[4096:] = b"\xa5" * (len(content) - 4096)
     path.write_bytes(content)
-    with Memory.open(path) as memory, pytest.raises(IOFailure, match="damaged") as caught:
+    with pytest.raises(IOFailure, match="damaged") as caught, Memory.open(path) as memory:
         memory.recall([key_of(n) for n in range(2000)], "policy-1")
     assert "\n" not in str(caught.value)
+
+
+def test_no_bit_that_turns_gives_a_text_that_was_not_written(path: Path) -> None:
+    """Of all that is recalled nothing is wrong, whichever bit of the file turns; `check` notices what matters."""
+    numbers = range(24)
+    with Memory.open(path) as memory:
+        memory.add(memory.begin_run("run", "recipe"), [entry_of(number) for number in numbers])
+        memory.add_reviews({key_of(number): Review("edited", f"by hand {number}") for number in numbers})
+    whole, written = path.read_bytes(), expected(numbers)
+    noticed = {"by SQLite": 0, "by a digest": 0, "not at all": 0}
+    chance = random.Random(1)
+    for _ in range(1500):
+        bit = chance.randrange(100 * 8, len(whole) * 8)
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            with Memory.open(path) as memory:
+                found = memory.recall([key_of(number) for number in numbers], "policy-1")
+                texts = {number: entries_of(key_of(number), found.get(key_of(number), [])) for number in numbers}
+                reviews = memory.reviews([key_of(number) for number in numbers])
+                memory.check()
+            noticed["not at all"] += 1
+            assert texts == written
+            assert len(reviews) == len(numbers)
+        except IOFailure as error:
+            noticed["by a digest" if "not what was written" in str(error) else "by SQLite"] += 1
+        else:
+            continue
+        finally:
+            for suffix in ("-wal", "-shm"):
+                path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
+        # Noticed late is early enough when nothing wrong came out before.
+        assert all(each in ([], written[number]) for number, each in texts.items()), bit
+    assert min(noticed["by SQLite"], noticed["by a digest"]) > 50, noticed
+
+
+def test_check_reads_every_table(path: Path) -> None:
+    """A value that turns into another is told by its table, and a whole memory is whole."""
+    spoiled = {
+        "run": "UPDATE run SET withdrawn = 1",
+        "text": "UPDATE text SET completion = 'another' WHERE id = 7",
+        "verdict": "UPDATE verdict SET score = 100 WHERE text_id = 7",
+        "review": "UPDATE review SET text = 'another'",
+        "shape": "UPDATE shape SET value = '2x2'",
+    }
+    for table, statement in spoiled.items():
+        path.unlink(missing_ok=True)
+        fill(path, range(9))
+        with Memory.open(path) as memory:
+            memory.add_reviews({key_of(1): Review("edited", "by hand")})
+            memory.set_shape("grid", "1x1")
+            memory.check()
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute(statement)
+            connection.commit()
+        with pytest.raises(IOFailure, match=f"a {table} is not what was written"), Memory.open(path) as memory:
+            memory.check()
 
 
 def test_a_memory_without_its_tables_is_damaged(path: Path) -> None:
     fill(path, range(3))
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("DROP TABLE review")
-    with pytest.raises(IOFailure, match="no table review"), Memory.open(path):
+    with pytest.raises(IOFailure, match="its tables are not those of a memory"), Memory.open(path):
         pass
 
 
@@ -695,7 +754,7 @@ def test_a_log_without_its_memory_is_not_replayed_into_a_new_one(path: Path) -> 
 
 
 def test_opening_twice_in_one_process_keeps_the_first_writers_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory_module, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(memory_file, "_BUSY_SECONDS", 0.05)
     fill(path, range(3))
     with Memory.open(path) as writing:
         writing._connection.execute("BEGIN IMMEDIATE")
@@ -703,7 +762,7 @@ def test_opening_twice_in_one_process_keeps_the_first_writers_lock(path: Path, m
             pass
         code = (
             "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], timeout=0); "
-            "c.execute('INSERT INTO shape VALUES (1, 1)')"
+            "c.execute('INSERT INTO shape VALUES (1, 1, 1)')"
         )
         other = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
         assert "database is locked" in other.stderr

@@ -211,8 +211,10 @@ def test_what_a_person_decided_wins_over_the_model(tmp_path: Path) -> None:
     assert (found["Product 4"]["enrich_status"], found["Product 4"]["description"]) == ("kept", "Text 4.")
     assert (found["Product 1"]["enrich_status"], found["Product 1"]["description"]) == ("generated", "Product 1")
     # Another template makes other keys; the decision stays.
-    enrich(catalogue, text={"template": "Say: {title}"})
+    report = enrich(catalogue, text={"template": "Say: {title}"})
     assert column(output_of(catalogue), "description")[3] == "What a person wrote."
+    # Nor is a text written that nobody will read.
+    assert report.summaries[0].written == report.summaries[0].statuses["generated"] == 2
 
 
 # --- tried again -----------------------------------------------------------------------------------------------------
