@@ -13,7 +13,7 @@ BIN := .venv/bin
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -53,6 +53,14 @@ install-nightly: .venv/ready model ## have systemd run the night, as root: [ARGS
 test: .venv/ready model ## run the tests
 	$(BIN)/pytest --numprocesses auto --dist worksteal $(ARGS)
 
+.PHONY: test-faults
+test-faults: .venv/ready model ## run every fault there is, and count: about half an hour
+	FAULTS=full $(BIN)/pytest tests/faults tests/test_resume.py --numprocesses auto --dist worksteal $(ARGS)
+
+.PHONY: test-mutations
+test-mutations: .venv/ready ## remove each safeguard in turn and see that a test notices
+	$(BIN)/python -m tests.mutations $(ARGS)
+
 .PHONY: test-gpu
 test-gpu: .venv/ready model ## run the tests that need a CUDA card
 	$(BIN)/pytest -m gpu $(ARGS)
@@ -87,6 +95,19 @@ bench-night: .venv/ready model ## measure a whole night on a CUDA card: ARGS="--
 .PHONY: bench-train
 bench-train: .venv/ready ## measure fine-tuning on a CUDA card: [ARGS=…]
 	$(BIN)/python -m tests.bench.training $(ARGS)
+
+requirements.lock: pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+	echo "$(TORCH)" | $(BIN)/uv pip compile pyproject.toml --constraint - --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --custom-compile-command "make lock" --quiet --output-file $@
+
+.PHONY: lock
+lock: .venv/ready requirements.lock ## pin every package by version and hash in requirements.lock
+
+.PHONY: audit
+audit: .venv/ready ## ask the public databases about known holes in what requirements.lock pins
+	$(BIN)/pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit --disable-pip --require-hashes --strict --requirement requirements.lock
 
 .PHONY: samples
 samples: .venv/ready ## build the sample catalogues again

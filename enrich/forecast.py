@@ -13,9 +13,9 @@ from enrich.catalog.read import Catalogue, open_catalogue
 from enrich.catalog.sources import Source, find_sources
 from enrich.memory import Memory
 from enrich.night import default_state, how_to_read
-from enrich.plan import products_with_keys
+from enrich.plan import Missing, products_with_keys
 from enrich.products import Product
-from enrich.report.summary import read_report
+from enrich.report.summary import readable_reports
 from enrich.scratch import scratch
 from enrich.settings import Settings
 from enrich.state import State
@@ -53,12 +53,11 @@ def _count(
         for described in _described(catalogue, authors, settings):
             wanted = [each for each in described if not isinstance(each, str)]
             first = {key: product for key, product in wanted if seen.add(key)}
-            known = memory.known(first.keys()) if memory else set()
-            new = [product for key, product in first.items() if key not in known]
+            new = [each.product for each in Missing(memory).choose(first)] if memory else list(first.values())
             counts["missing"] += len(described)
             counts["rejected"] += len(described) - len(wanted)
             counts["duplicates"] += len(wanted) - len(first)
-            counts["known"] += len(known)
+            counts["known"] += len(first) - len(new)
             counts["new"] += len(new)
             # All authors have one base and one template, and so the same prompts.
             prompts = authors.default.prompts.write(new) if new else []
@@ -88,7 +87,7 @@ class _Seen:
 
 def _texts_per_second(state: State, authors: Authors) -> float | None:
     """As measured by the newest run of this state that wrote texts with the same base."""
-    for report in map(read_report, state.newest_reports()):
+    for report in readable_reports(state.newest_reports()):
         written = sum(each["written"] for each in report.get("catalogues", []))
         seconds = sum(each["generating_seconds"] for each in report.get("catalogues", []))
         if written and seconds and report["base"] == authors.default.provenance()["base"]:

@@ -158,6 +158,10 @@ class Memory:
             with plain_errors(path):
                 memory._check_table("run")
             yield memory
+            if not read_only:
+                # Closing would do it too, and keep its failure to itself.
+                with plain_errors(path):
+                    connection.execute("PRAGMA wal_checkpoint")
 
     def begin_run(self, name: str, recipe: str) -> int:
         """The id of the run `name`, whose texts are all written by `recipe`; the same again on a resume.

@@ -95,7 +95,7 @@ def connect(path: Path, read_only: bool) -> sqlite3.Connection:
         try:
             # Before anything is configured: that would already write into a stranger's database.
             _check_identity(path, connection)
-            _configure(connection, read_only)
+            _configure(path, connection, read_only)
         except BaseException:
             connection.close()
             raise
@@ -126,10 +126,12 @@ def _expected_tables() -> list[tuple[str, str]]:
         return _tables(connection)
 
 
-def _configure(connection: sqlite3.Connection, read_only: bool) -> None:
+def _configure(path: Path, connection: sqlite3.Connection, read_only: bool) -> None:
     connection.execute(f"PRAGMA cache_size = {-_CACHE_KIB}")
     if not read_only:
-        connection.execute("PRAGMA journal_mode = WAL")
+        # When the disk refuses, SQLite stays in another mode and says nothing.
+        if connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
+            raise IOFailure(f"{path}: cannot begin its log: check space, and keep the state on a local disk")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
 

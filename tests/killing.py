@@ -107,6 +107,9 @@ def _fork(asked: dict[str, Any]) -> int:
 def _run(asked: dict[str, Any]) -> int:
     from enrich.cli import main
 
+    # In the background of a shell, or under nohup, the tests were started with these ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     log = os.open(asked["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for target, source in ((0, nothing), (1, log), (2, log)):

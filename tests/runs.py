@@ -3,6 +3,7 @@ of what came out that use nothing of the tool but its file formats."""
 
 import json
 import os
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -96,10 +97,18 @@ def environment(**variables: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **variables}
 
 
-def command(*arguments: str | Path, cwd: Path | None = None, **variables: str) -> "subprocess.CompletedProcess[str]":
-    """`enrich` in a process of its own."""
+def command(
+    *arguments: str | Path, cwd: Path | None = None, limits: Mapping[int, int] | None = None, **variables: str
+) -> "subprocess.CompletedProcess[str]":
+    """`enrich` in a process of its own; `limits` are resource limits (`resource.RLIMIT_AS`) and their values."""
+
+    def limit() -> None:
+        for each, value in (limits or {}).items():
+            resource.setrlimit(each, (value, value))
+
     return subprocess.run(
         [sys.executable, "-m", "enrich", *map(str, arguments)],
+        preexec_fn=limit if limits else None,
         cwd=cwd,
         env=environment(**variables),
         capture_output=True,

@@ -155,6 +155,23 @@ def _loads_leniently(document: bytes) -> bool:
     return True
 
 
+def test_each_document_in_a_process_with_limits(suite: dict[str, bytes], corpora: Path, tmp_path: Path) -> None:
+    """None ends it, hangs it or takes more memory than it may: alone, on one line and in an array."""
+    files = []
+    strings = json.dumps(json.loads((corpora / "blns" / "blns.json").read_bytes())).encode()
+    for name, document in {**suite, "blns": strings}.items():
+        for form, content in (("alone", document), ("among", b'[{"title": "Lamp", "v": %b}]' % document)):
+            files.append(tmp_path / f"{name}-{form}.json")
+            files[-1].write_bytes(content)
+    outcomes = read_capped(files, tmp_path)
+    assert {outcome for name, outcome in outcomes if name.startswith("y_") and name.endswith("-among.json")} <= {
+        "read",
+        "irreconcilable",
+    }
+    assert not [each for each in outcomes if each[1].startswith("OTHER")]
+    assert len(outcomes) > 600
+
+
 # --- Parquet ---------------------------------------------------------------------------------------------------------
 
 _READ_ALL = """
@@ -178,11 +195,27 @@ for name in sys.stdin.read().splitlines():
         pending = lambda _, gaps: [Description("pending")] * len(gaps)
         publish(catalogue, columns, (), pending, {}, output, lambda found: None, lambda: None)
         prove(catalogue, columns, (), output)
-        same = pq.ParquetFile(name).read().num_rows == pq.read_metadata(output).num_rows
-        print(Path(name).name, "read" if same else "OTHER ROWS")
+        promised = pq.ParquetFile(name).read().num_rows if ".parquet" in name else catalogue.num_rows
+        print(Path(name).name, "read" if promised == pq.read_metadata(output).num_rows else "OTHER ROWS")
     except EnrichError as error:
         print(Path(name).name, getattr(error, "code", "") or "OTHER")
 """
+
+
+def read_capped(files: list[Path], folder: Path) -> list[list[str]]:
+    """Name and outcome of each file, read and published in one child process with a limit of memory and time."""
+    done = subprocess.run(
+        [sys.executable, "-c", _READ_ALL, str(folder / "out.parquet")],
+        input="\n".join(map(str, files)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    outcomes = [line.split(" ", 1) for line in done.stdout.splitlines()]
+    assert [name for name, _ in outcomes] == [path.name for path in files]
+    return outcomes
+
 
 REFUSED = {
     "datapage_v1-corrupt-checksum.parquet": "damaged",
@@ -198,17 +231,7 @@ def test_each_parquet_file_is_copied_whole_or_refused(corpora: Path, tmp_path: P
         path for path in (corpora / "parquet-testing" / "data").rglob("*") if ".parquet" in path.name and path.is_file()
     )
     files = [path for path in files if path.suffix in (".parquet", ".encrypted")]
-    done = subprocess.run(
-        [sys.executable, "-c", _READ_ALL, str(tmp_path / "out.parquet")],
-        input="\n".join(map(str, files)),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    outcomes = [line.split(" ", 1) for line in done.stdout.splitlines()]
-    assert [name for name, _ in outcomes] == [path.name for path in files]
-    for name, outcome in outcomes:
+    for name, outcome in read_capped(files, tmp_path):
         assert outcome == ("encrypted" if name.endswith(".encrypted") else REFUSED.get(name, "read")), name
     assert len(files) > 60
 

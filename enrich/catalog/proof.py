@@ -12,7 +12,7 @@ from enrich.catalog.columns import FLAGS, NEW_DESCRIPTION, SCORE, STATUS, Column
 from enrich.catalog.content import check_regular, reading
 from enrich.catalog.fingerprint import fingerprint
 from enrich.catalog.read import Catalogue, exact_batches
-from enrich.errors import Difference, IOFailure
+from enrich.errors import CatalogueError, Difference, IOFailure
 
 _MAY_DIFFER = frozenset({"generated", "approved"})
 _OF_A_GAP = frozenset({"generated", "approved", "held", "pending", "rejected"})
@@ -41,19 +41,27 @@ def prove_written(path: Path, expected: ColumnDigests, batch_rows: int, check_st
 
     Raises `IOFailure` at the first difference: what was written is not what lies on the disk.
     """
+    try:
+        found = _digests_of(path, batch_rows, check_stop)
+    except CatalogueError as error:
+        raise IOFailure(f"{path}: does not read back as it was written ({error})") from error
+    if not found.schema.equals(expected.schema, check_metadata=True):
+        raise IOFailure(f"{path}: its schema is not what was written")
+    if found.num_rows != expected.num_rows:
+        raise IOFailure(f"{path}: {found.num_rows} rows read back, {expected.num_rows} written")
+    for name in found.schema.names:
+        if found.of(name) != expected.of(name):
+            raise IOFailure(f"{path}: column {name} does not read back as it was written")
+
+
+def _digests_of(path: Path, batch_rows: int, check_stop: Callable[[], None]) -> ColumnDigests:
     with reading(path):
         schema = pq.read_schema(path)
-    if not schema.equals(expected.schema, check_metadata=True):
-        raise IOFailure(f"{path}: its schema is not what was written")
     found = ColumnDigests(schema)
     for batch in exact_batches(path, batch_rows):
         check_stop()
         found.add(batch)
-    if found.num_rows != expected.num_rows:
-        raise IOFailure(f"{path}: {found.num_rows} rows read back, {expected.num_rows} written")
-    for name in schema.names:
-        if found.of(name) != expected.of(name):
-            raise IOFailure(f"{path}: column {name} does not read back as it was written")
+    return found
 
 
 def prove(catalogue: Catalogue, columns: Columns, placeholders: Collection[str], output: Path) -> None:

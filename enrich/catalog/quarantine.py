@@ -2,6 +2,8 @@
 
 import base64
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,14 +28,17 @@ class Quarantine:
         self._input_name = os.fsencode(input_name).decode(errors="backslashreplace")
         self._temp = durable.temporary(path)
         durable.discard(self._temp)
-        self._file = self._temp.open("wb")
+        with self._writing():
+            self._file = self._temp.open("wb")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
-        self._file.close()
         if kind is not None:
+            # What cannot be written any more is not wanted any more either.
+            with suppress(OSError):
+                self._file.close()
             durable.discard(self._temp)
 
     def add(
@@ -60,16 +65,22 @@ class Quarantine:
         }
         self.kept += bool(columns)
         self.lost += not columns
-        try:
+        with self._writing():
             self._file.write(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
-        except OSError as error:
-            raise IOFailure(f"{self.path}: cannot be written: {error.strerror}") from error
 
     def finish(self) -> None:
         """Gives the file its final name; without an entry there is none, and a former one goes."""
-        self._file.close()
+        with self._writing():
+            self._file.close()
         if self.lost or self.kept:
             durable.replace(self._temp, self.path)
         else:
             durable.discard(self._temp)
             durable.discard(self.path)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise IOFailure(f"{self.path}: cannot be written: {error.strerror}") from error

@@ -11,7 +11,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,7 +173,9 @@ class _Parts:
     def __exit__(self, *exception: object) -> None:
         self._thread.shutdown()
         if self._writer:
-            self._writer.close()
+            # What is left open here is discarded.
+            with suppress(OSError):
+                self._writer.close()
         for path in self._paths:
             durable.discard(path)
 

@@ -207,7 +207,7 @@ class _Reading:
         if term.kind == "material":
             return after in parts or before in word_list("made_of")
         cues = word_list("colour_cues")
-        if after in cues or before in cues:
+        if after in cues or before in cues or self._is_band_of(found):
             return True
         if before in word_list("shades"):
             return not (term.is_food and before in word_list("flavours"))
@@ -217,6 +217,13 @@ class _Reading:
             return True
         # Carcaça laranja; an orange body is one of oranges, perhaps.
         return before in parts or (after in parts and not term.is_food)
+
+    def _is_band_of(self, found: Found) -> bool:
+        """Bands of coral, listras de laranja."""
+        if found.first < 2:
+            return False
+        whose, joint = (self.words[at].text for at in (found.first - 2, found.first - 1))
+        return joint in ("of", "de") and whose in word_list("bands")
 
     def _names(self, terms: Sequence[Found], taken: "_Taken") -> Iterator[_Placed]:
         for found in terms:

@@ -16,7 +16,7 @@ from enrich.quality.words import Text, words_of
 from enrich.settings import Action, Code, QualitySettings
 
 # Goes up when the same text would be judged otherwise: verdicts of another policy are void, at no cost for the GPU.
-_VERSION = 3
+_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)

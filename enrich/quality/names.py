@@ -30,7 +30,8 @@ def names(text: str, words: Sequence[Word]) -> Iterator[tuple[int, int]]:
         last = at + 1
         while last < len(words) and _goes_on(text, words, capital, last):
             last += 1
-        first = at + 1 if _begins_a_sentence(text, words[at]) and not _is_marked(text, words[at]) else at
+        is_capital_of_sentence = _begins_a_sentence(text, words[at]) and not _is_marked(text, words[at])
+        first = at + 1 if is_capital_of_sentence and not _is_whose(text, words[at]) else at
         at = last
         while first < last and _is_none(text, words[first], no_names):
             first += 1
@@ -63,6 +64,13 @@ def _begins_a_sentence(text: str, word: Word) -> bool:
     before = text[word.start - 1]
     is_sign = not (before.isalnum() or before.isspace() or before in "'’-&")
     return is_sign or bool(_BEGINS.search(text, max(0, word.start - 4), word.start))
+
+
+def _is_whose(text: str, word: Word) -> bool:
+    """Somebody's: Bodum's frother. Today's, nature's and it's are on a list."""
+    is_possessive = text[word.end : word.end + 2] in ("'s", "’s") or text[word.end - 2 : word.end] in ("'s", "’s")
+    bare = word.text.removesuffix("'s").removesuffix("’s")
+    return is_possessive and bare not in word_list("whose")
 
 
 def _is_marked(text: str, word: Word) -> bool:

@@ -36,8 +36,9 @@ class Others:
     def has(self, found: Found) -> bool:
         """Whether it is something else's, whatever the row says: a touch of silk, glides over cotton and linen."""
         listed = self._is_listed(found)
-        goes_with = self._goes_with(found) and (self._is_portuguese or not self._has_part(found))
-        if (listed and not self._named) or goes_with or self._is_not_made_of(found):
+        own_part = not self._is_portuguese and self._has_part(found)
+        goes_with = self._goes_with(found) and not own_part
+        if (listed and not self._named and not own_part) or goes_with or self._is_not_made_of(found):
             self._passed, self._named = found.last, ()
             return True
         return False

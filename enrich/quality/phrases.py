@@ -51,6 +51,13 @@ _MONEY_BACK = r"""
     (?P<named>money[\s-]back|full\s+refund|lifetime\s+replacement|satisfaction\s+guaranteed|devolvemos\s+(?:o\s+)?seu\s+dinheiro|devolução\s+d[oe]\s+(?:seu\s+)?dinheiro
       |dinheiro\s+de\s+volta|reembolso\s+total|satisfação\s+garantida)\b
 """
+_TRIAL = rf"""
+    (?P<named>\b(?:\d+|{_COUNT})[\s-](?:nights?|days?|weeks?|months?)\s+to\s+(?:change\s+your\s+mind|return|send|try|decide)\b
+      |\bcovers?\s+(?:repairs?|defects?|parts|faults?)(?:\s+and\s+\w+)?\s+for\s+{_COUNT}\s+{_PERIOD}
+      |\b(?:repairs?|replacement)\s+(?:is|are)\s+covered\s+for\s+{_COUNT}\s+{_PERIOD}
+      |\bdevolver\s+(?:em|por|dentro\s+de)\s+(?:até\s+)?(?:\d+|{_COUNT})\s+(?:noites?|dias?|semanas?)
+      |\b(?:\d+|{_COUNT})\s+(?:noites?|dias?|semanas?)\s+para\s+(?:devolver|trocar|testar|experimentar|mudar\s+de\s+ideia))
+"""
 _GARANTIA = rf"""
     (?:{_COUNT}\s+{_PERIOD}\s+de\s+)? \b(?P<named>garantia)\b
     (?:\s+(?:de\s+fábrica|d[oe]\s+fabricante|de\s+satisfação|estendida|limitada|total|vital[ií]cia|contra\s+defeitos|internacional
@@ -59,18 +66,29 @@ _GARANTIA = rf"""
 """
 _MADE_IN = r"""
     \b(?:product\s+of\s+|(?:imported|sourced)\s+from\s+|(?:made|manufactured|imported|(?:hand[\s-]?)?crafted|hand[\s-]?made|assembled|produced|sourced|grown|woven
-        |built|hand[\s-]?woven|knitted|sewn|stitched|designed|brewed|roasted|harvested|picked|caught|milled|bottled|forged)
+        |built|hand[\s-]?woven|knitted|sewn|stitched|designed|brewed|roasted|harvested|picked|caught|milled|bottled|forged
+        |pressed|blended|cured|smoked|aged|fermented|printed|dyed|carved|spun|tanned|hand[\s-]?(?:painted|thrown|blown|dyed|printed|carved|stitched))
     (?:\s+(?:entirely|proudly|directly|exclusively|locally|and\s+\w+|by\s+hand|with\s+care|with\s+pride|each\s+\w+|every\s+\w+))*
     \s+in\s+) (?:the\s+)?(?:[a-z]+\s+of\s+)?
     (?P<named>(?-i:[A-ZÀ-Ý])\w*(?:\s+(?-i:[A-ZÀ-Ý])\w*){0,2})
 """
+_MAKERS_IN = r"""
+    \b(?:artisans?|craftsm[ae]n|craftspeople|makers?|weavers?|potters?|growers?|farmers?|cobblers?|jewell?ers|tanner(?:y|ies)
+      |mills?|workshops?|factor(?:y|ies)|studios?|ateliers?|foundry|distillery|brewery|artesãos|artesãs|oficinas?|fábricas?|ateliês?)
+    \s+(?:in|of|em|d[aoe]|n[ao])\s+ (?P<named>(?-i:[A-ZÀ-Ý])\w*(?:\s+(?-i:[A-ZÀ-Ý])\w*){0,2})
+"""
+# French oak, Italian leather.
+_OF_THERE = (
+    r"(?:oak|walnut|beech|ash|birch|pine|maple|cherry|leather|calfskin|suede|steel|linen|cotton|wool|cashmere|silk|denim|crystal"
+    r"|porcelain|ceramics?|marble|slate|cocoa|cacao|beans?|olives?|grapes?|barley|hops|craftsmanship|craftsmen|artisans|engineering)"
+)
 _FEITO_EM = r"""
     \b(?:fabricad|feit|importad|produzid|confeccionad|cultivad|montad|costurad|colhid|engarrafad|torrad|tecid|desenhad)[oa]s?
     (?:\s+(?:artesanalmente|à\s+mão|integralmente|inteiramente|diretamente|localmente|com\s+orgulho|e\s+\w+[oa]s?))*
-    \s+(?:n[oa]s?|em|d[oa]s?|de)\s+ (?P<named>(?-i:[A-ZÀ-Ý])\w*(?:\s+(?:(?:de|do|da)\s+)?(?-i:[A-ZÀ-Ý])\w*){0,2})
+    \s+(?:n[oa]s?|em|d[oa]s?|de)\s+ (?:(?:sul|norte|leste|oeste|interior|serra|litoral|sertão|região|vale|coração)\s+d[aoe]\s+)? (?P<named>(?-i:[A-ZÀ-Ý])\w*(?:\s+(?:(?:de|do|da)\s+)?(?-i:[A-ZÀ-Ý])\w*){0,2})
 """
 _WORKS_WITH = rf"""
-    \b(?:fits?|works?(?:\s+\w+ly)?\s+with|pairs?\s+with|syncs?\s+with|accepts?|connects?\s+(?:to|with)|integrates?\s+with|for\s+use\s+with|supports(?!\s+(?:up\b|\d)))\s+
+    \b(?:fits?|works?(?:\s+\w+ly)?\s+with|pairs?(?:\s+\w+ly)?\s+with|syncs?\s+with|accepts?|connects?\s+(?:to|with)|integrates?\s+with|for\s+use\s+with|supports(?!\s+(?:up\b|\d)))\s+
     (?P<named>(?:all|most|any|every)\s+{_THING}|(?:your\s+|the\s+|an?\s+)?{_NAME}(?:\s+\w+(?=[.,;]))?)
 """
 _SERVE_EM = rf"""
@@ -86,12 +104,13 @@ _ACCENTED = str.maketrans({"a": "[aáâã]", "e": "[eéê]", "i": "[ií]", "o": 
 _COUNTRY = "|".join(each.translate(_ACCENTED) for each in sorted(countries()))
 _WRITTEN: list[tuple[PhraseKind, frozenset[str], list[str]]] = [
     ("certification", word_list("cues_certification"), [_STANDARD]),
-    ("warranty", word_list("cues_warranty"), [_WARRANTY, _MONEY_BACK, _GARANTIA]),
+    ("warranty", word_list("cues_warranty"), [_WARRANTY, _MONEY_BACK, _GARANTIA, _TRIAL]),
     (
         "origin",
         word_list("cues_origin"),
         [
             _MADE_IN,
+            _MAKERS_IN,
             r"\blocally[\s-](?P<named>made|manufactured|produced|sourced)\b",
             _FEITO_EM,
             r"\b(?:de\s+)?origem\s+(?P<named>[a-zà-ý]+(?:n[ao]|s[ao]|ês|esa|ol|ola|ã|ão|eir[oa]|ega|ego))\b",
@@ -104,6 +123,7 @@ _WRITTEN: list[tuple[PhraseKind, frozenset[str], list[str]]] = [
             rf"\b\w+(?:ed|en|wn)\s+(?:by\s+hand\s+)?in\s+(?:the\s+)?(?P<named>{_COUNTRY})\b",
             rf"\b\w+[ai]d[oa]s?\s+(?:n[oa]s?|em|d[oa]s?)\s+(?P<named>{_COUNTRY})\b",
             rf"\b(?P<named>{_COUNTRY})[\s-](?:made|crafted|manufactured|built|imported)\b",
+            rf"\b(?P<named>{_COUNTRY})\s+{_OF_THERE}\b",
             rf"\b(?:comes?|hails?|straight|direct(?:ly)?)\s+from\s+(?:the\s+)?(?P<named>{_COUNTRY})\b",
             rf"\b(?:vem|vêm|veio|vinda?|direto)\s+d[aoe]s?\s+(?P<named>{_COUNTRY})\b",
         ],
@@ -114,7 +134,7 @@ _WRITTEN: list[tuple[PhraseKind, frozenset[str], list[str]]] = [
         [
             rf"\bcompatible\s+with\s+(?P<named>{_THING}{_FURTHER})",
             _WORKS_WITH,
-            rf"\b(?!\w+ly\b)(?P<named>{_NAME})[\s-]compatible\b",
+            rf"\b(?!\w+ly\b)(?P<named>{_NAME}(?:\s+[a-z]+)?)[\s-]compatible\b(?!\s+with)",
             rf"\b(?:designed|made|built|suitable|ready)\s+(?:to\s+fit|for)\s+(?:use\s+with\s+)?(?:(?:all|most|the|your)\s+)?"
             rf"(?P<named>{_NAME})",
             rf"\bcompat[ií]ve(?:l|is)\s+com\s+(?:(?:tod[oa]s?|a\s+maioria|[oa]s?|d[oa]s?)\s+)*(?P<named>{_THING}{_FURTHER})",

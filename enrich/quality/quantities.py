@@ -98,6 +98,8 @@ _CHAINED = re.compile(r"\s*(?:x|×|by|to|por|a|e|and|-|–|/)\s*")
 _THOUSAND = re.compile(r"\s+(?:mil|thousand)\b")
 _AND_A_HALF = re.compile(r"\s+(?:e\s+mei[oa]|and\s+a\s+half)\b")
 _DIGIT = re.compile(r"\d")
+# What a unit's spelling may mean besides.
+_ALSO = {"oz": ("floz",), "deg": ("°c", "°f")}
 
 
 def quantities(folded: str, words: Sequence[Word] = ()) -> list[Quantity]:
@@ -254,8 +256,9 @@ def _converts(claim: Quantity, claimed: Unit, known: Quantity, said: Unit) -> bo
 
 
 def _readings(unit: Unit) -> tuple[Unit, ...]:
-    # An ounce without a word is a measure of weight or of volume, as the shop means it.
-    return (unit, units()["floz"]) if unit.name == "oz" else (unit,)
+    # An ounce without a word is a measure of weight or of volume, and a degree of an angle or of heat, as the shop
+    # means it.
+    return (unit, *(units()[other] for other in _ALSO.get(unit.name, ())))
 
 
 def _rounds_to(claim: Quantity, value: float) -> bool:

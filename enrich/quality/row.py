@@ -15,6 +15,9 @@ _MOST_PIECES, _FAIR, _ABOUT = 100, 0.6, 0.92
 # Of a model code.
 _MOST_PARTS = 4
 _AMPERES = re.compile(r"(\d[\d.,]*)\s?A\b")
+_KELVIN = re.compile(r"(\d{4,5})\s?K\b")
+# A wetsuit of 3/2 mm has two thicknesses; 9/16 is one number.
+_PAIRED = re.compile(r"(?<![\d/])(\d{1,3})/(\d{1,3})(?![\d/])(\s?mm\b)?")
 _AGES = {"age", "ages", "idade"}
 
 
@@ -45,8 +48,8 @@ class Row:
             return claim.value in self._values
         if any(agree(claim, each) for each in self._quantities):
             return True
-        # `6-cup pot` of a row that says `Cups: 6`.
-        return claim.unit.name == "cup" and claim.value in self._values
+        # `6-cup pot` of a row that says `Cups: 6`, three bars of soap.
+        return claim.unit.name in ("cup", "bar") and claim.value in self._values
 
     def adds_up_to(self, claim: Quantity) -> bool:
         """Whether equal parts that the row has make up a number: ten balls of 50 g each are half a kilo."""
@@ -122,5 +125,9 @@ def _parts(product: Product) -> Iterator[str]:
             yield " ; ".join(f"{number} years" for number in re.findall(r"\d{1,3}", value))
     everything = " ; ".join((product.title, *(value for _, value in product.attributes)))
     yield " ; ".join(f"{number} amps" for number in _AMPERES.findall(everything))
+    yield " ; ".join(f"{number} kelvin" for number in _KELVIN.findall(everything))
+    for one, other, unit in _PAIRED.findall(everything):
+        if unit or int(other).bit_count() != 1:
+            yield f"{one}{unit} ; {other}{unit}"
     if "bivolt" in fold(everything):
         yield "110 V ; 127 V ; 220 V"

@@ -11,7 +11,7 @@ from typing import Any
 from enrich import durable
 from enrich.errors import EnrichError
 from enrich.report.metrics import write_metrics
-from enrich.report.summary import Account, Stopwatch, read_report, sayable, write_summary
+from enrich.report.summary import Account, Stopwatch, readable_reports, sayable, write_summary
 from enrich.settings import Settings
 from enrich.state import State
 
@@ -78,13 +78,15 @@ def _write_page(folder: Path, told: dict[str, Any], previous: dict[str, Any] | N
         from enrich.report.page import page
 
         durable.write(folder / "report.html", page(told, previous, settings.quality.locale or "en").encode())
+    except EnrichError as error:
+        _LOG.error("%s; summary.json in its place has the figures", error)
     except Exception:
         # The result is published by now; a page that fails must not make a failure of it.
         _LOG.exception("%s: the report could not be drawn; summary.json beside it has the figures", folder)
 
 
 def _last_summary(state: State) -> dict[str, Any] | None:
-    for report in map(read_report, state.newest_reports()):
+    for report in readable_reports(state.newest_reports()):
         if any(catalogue.get("rows") and not catalogue.get("error") for catalogue in report.get("catalogues", [])):
             return report
     return None

@@ -3,9 +3,10 @@
 Its `version` is raised when a key changes its meaning or goes; keys are added without. README lists them.
 """
 
+import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from enrich.quality.alike import Likeness
 from enrich.report.timeline import Point
 
 VERSION = 2
+
+_LOG = logging.getLogger("enrich")
 
 
 @dataclass(slots=True)
@@ -151,6 +154,19 @@ def read_report(folder: Path) -> dict[str, Any]:
     """What `write_summary` wrote; empty when the run did not come that far."""
     file = folder / "summary.json"
     return orjson.loads(file.read_bytes()) if file.exists() else {}
+
+
+def readable_reports(folders: Iterable[Path]) -> Iterator[dict[str, Any]]:
+    """What the runs of those folders left, in order. A summary that is damaged is told in the log and passed over."""
+    for folder in folders:
+        try:
+            report: Any = read_report(folder)
+            if not all(isinstance(each, dict) for each in report.get("catalogues", [])):
+                raise ValueError("no list of catalogues")
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            _LOG.warning("%s: its summary.json is damaged and passed over (%s)", folder, error)
+        else:
+            yield report
 
 
 def _engine_line(engine: Figures) -> str:

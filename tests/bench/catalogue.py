@@ -6,12 +6,15 @@ the peak of the whole process, as the system accounts for it.
 
 import argparse
 import json
+import math
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 _BARE_PARQUET = """
@@ -47,7 +50,8 @@ def main() -> None:
     parser.add_argument("--speed-mb", type=int, default=500, help="size of the inputs of the speed figures")
     parser.add_argument("--memory-mb", type=int, nargs=2, default=(1000, 4000), help="sizes compared for memory")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=("help", "speed", "memory"))
+    parser.add_argument("--load-rows", type=int, nargs=2, default=(500_000, 5_000_000), help="rows compared for load")
+    parser.add_argument("--only", choices=("help", "speed", "memory", "load"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         if options.only in (None, "help"):
@@ -58,6 +62,8 @@ def main() -> None:
         if options.only in (None, "memory"):
             for suffix in (".parquet", ".jsonl"):
                 _measure_memory(Path(folder), suffix, options.memory_mb)
+        if options.only in (None, "load"):
+            _measure_load(Path(folder), options.load_rows)
 
 
 def _measure_help() -> None:
@@ -100,16 +106,40 @@ def _measure_memory(folder: Path, suffix: str, sizes: list[int]) -> None:
     _tell(figure=f"peak memory {suffix}, larger over smaller", ratio=round(peaks[1] / peaks[0], 3))
 
 
-def _invent(path: Path, megabytes: int, missing: float) -> int:
+def _measure_load(folder: Path, sizes: list[int]) -> None:
+    """Whole runs with one in ten missing, for two numbers of rows: what a row costs, net of start-up, in the larger."""
+    source = folder / "load.parquet"
+    few = _invent(source, math.inf, missing=0.1, num_rows=1)
+    start_up, costs = _enrich(source, folder)[0], []
+    for num_rows in sizes:
+        rows = _invent(source, math.inf, missing=0.1, num_rows=num_rows)
+        state = folder / "load.state"
+        seconds, peak = _enrich(source, folder, state)
+        costs.append((seconds - start_up) / (rows - few))
+        _tell(
+            figure="load",
+            rows=rows,
+            seconds=round(seconds, 1),
+            start_up_s=round(start_up, 1),
+            peak_mb=peak,
+            memory_file_mb=round((state / "memory.sqlite").stat().st_size / 1e6, 1),
+            catalogue_mb=round(source.stat().st_size / 1e6, 1),
+        )
+        shutil.rmtree(state)
+    _tell(figure="load, cost of a row, larger over smaller", ratio=round(costs[1] / costs[0], 3))
+
+
+def _invent(path: Path, megabytes: float, missing: float, num_rows: float = math.inf) -> int:
     """In a process of its own: what this one ever held would count as the peak of those it starts."""
-    code = "import sys, pathlib; from tests.bench.invented import write_catalogue as write; "
-    code += f"print(write(pathlib.Path(sys.argv[1]), {megabytes} << 20, {missing}))"
+    code = "import sys, pathlib; from math import inf; from tests.bench.invented import write_catalogue as write; "
+    code += f"print(write(pathlib.Path(sys.argv[1]), {megabytes} * 2**20, {missing}, {num_rows}))"
     done = subprocess.run([sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True)
     return int(done.stdout)
 
 
-def _enrich(source: Path, folder: Path) -> tuple[float, int]:
-    with tempfile.TemporaryDirectory(dir=folder) as state:
+def _enrich(source: Path, folder: Path, state: Path | None = None) -> tuple[float, int]:
+    """A run with a state of its own, which is kept where one is named."""
+    with nullcontext(state) if state else tempfile.TemporaryDirectory(dir=folder) as place:
         output = folder / "enriched.parquet"
         return _run(
             [
@@ -123,7 +153,7 @@ def _enrich(source: Path, folder: Path) -> tuple[float, int]:
                 "--engine",
                 "echo",
                 "--state",
-                state,
+                str(place),
             ]
         )
 

@@ -3,6 +3,7 @@
 The prose repeats after some hundred thousand rows, the products do not: each has a number of its own.
 """
 
+import math
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,17 +20,17 @@ _LETTERS = "aaabcdeeefghiiijlmnnoooprrsssttuuvz"
 _NUMBER = b"@number!@"
 
 
-def write_catalogue(path: Path, num_bytes: int, missing: float) -> int:
-    """Writes rows until the file has about `num_bytes` bytes, a share of them `missing` a description.
+def write_catalogue(path: Path, num_bytes: float, missing: float, num_rows: float = math.inf) -> int:
+    """Writes rows, a share of them `missing` a description, until the file has about `num_bytes` or `num_rows`.
 
     The format follows the suffix. Returns the number of rows.
     """
     chunks = _chunks(missing)
     write = _write_parquet if path.suffix == ".parquet" else _write_json_lines
-    return write(path, num_bytes, chunks)
+    return write(path, num_bytes, num_rows, chunks)
 
 
-def _write_parquet(path: Path, num_bytes: int, chunks: list[list[dict[str, Any]]]) -> int:
+def _write_parquet(path: Path, num_bytes: float, num_rows: float, chunks: list[list[dict[str, Any]]]) -> int:
     tables = [pa.Table.from_pylist(rows) for rows in chunks]
     with path.open("wb") as sink, pq.ParquetWriter(sink, tables[0].schema, compression="zstd") as writer:
         for number, table in _repeated(tables):
@@ -40,17 +41,17 @@ def _write_parquet(path: Path, num_bytes: int, chunks: list[list[dict[str, Any]]
                     table.schema.get_field_index(column), column, pc.binary_join_element_wise(filled, ids, "")
                 )
             writer.write_table(table)
-            if sink.tell() >= num_bytes:
+            if sink.tell() >= num_bytes or number + _CHUNK >= num_rows:
                 return number + _CHUNK
     raise AssertionError
 
 
-def _write_json_lines(path: Path, num_bytes: int, chunks: list[list[dict[str, Any]]]) -> int:
+def _write_json_lines(path: Path, num_bytes: float, num_rows: float, chunks: list[list[dict[str, Any]]]) -> int:
     lines = [[orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows] for rows in chunks]
     with path.open("wb") as sink:
         for number, chunk in _repeated(lines):
             sink.write(b"".join(line.replace(_NUMBER, b"%09d" % (number + at)) for at, line in enumerate(chunk)))
-            if sink.tell() >= num_bytes:
+            if sink.tell() >= num_bytes or number + _CHUNK >= num_rows:
                 return number + _CHUNK
     raise AssertionError
 

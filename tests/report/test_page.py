@@ -588,6 +588,6 @@ def test_however_much_there_is_the_page_stays_small() -> None:
     ]
     began = time.monotonic()
     told = page(summary(*many, base={f"{n}" * 500: ["<" * 5000] * 99 for n in range(99)}), summary(*many))
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert len(told.encode()) < 1_000_000
     assert "are shown, to keep this page small." in told
