@@ -207,7 +207,7 @@ class _Reading:
         if term.kind == "material":
             return after in parts or before in word_list("made_of")
         cues = word_list("colour_cues")
-        if after in cues or before in cues or self._is_band_of(found):
+        if after in cues or before in cues or after in word_list("dyed") or self._is_band_of(found):
             return True
         if before in word_list("shades"):
             return not (term.is_food and before in word_list("flavours"))

@@ -44,7 +44,7 @@ _WARRANTY = rf"""
     (?:(?:{_COUNT}|full|a)[\s-]+)? (?:{_PERIOD}[\s-]+)?
     (?:(?:limited|full|extended|manufacturer(?:['’]s)?|international|lifetime|satisfaction|money[\s-]back|quality
         |replacement|no[\s-]questions[\s-]asked)[\s-]+)*
-    \b(?P<named>warrant(?:y|ies)|guarantee)\b (?!\s+(?:you|that|to|a|the|your|success|satisfaction)\b)
+    \b(?P<named>warrant(?:y|ies)|(?<=year.)guarantee|guarantee(?!\s+(?:you|that|to|a|the|your|success|satisfaction)\b))\b
     (?:\s+(?:of|for)\s+(?:a\s+)?(?:{_COUNT}\s+{_PERIOD}|life))?
 """
 _MONEY_BACK = r"""
@@ -85,7 +85,9 @@ _OF_THERE = (
 _FEITO_EM = r"""
     \b(?:fabricad|feit|importad|produzid|confeccionad|cultivad|montad|costurad|colhid|engarrafad|torrad|tecid|desenhad)[oa]s?
     (?:\s+(?:artesanalmente|à\s+mão|integralmente|inteiramente|diretamente|localmente|com\s+orgulho|e\s+\w+[oa]s?))*
-    \s+(?:n[oa]s?|em|d[oa]s?|de)\s+ (?:(?:sul|norte|leste|oeste|interior|serra|litoral|sertão|região|vale|coração)\s+d[aoe]\s+)? (?P<named>(?-i:[A-ZÀ-Ý])\w*(?:\s+(?:(?:de|do|da)\s+)?(?-i:[A-ZÀ-Ý])\w*){0,2})
+    \s+(?:n[oa]s?|em|d[oa]s?|de)\s+
+    (?:(?:sul|norte|leste|oeste|interior|serra|litoral|sertão|região|vale|coração)\s+d[aoe]\s+)?
+    (?P<named>(?-i:[A-ZÀ-Ý])\w*(?:\s+(?:(?:de|do|da)\s+)?(?-i:[A-ZÀ-Ý])\w*){0,2})
 """
 _WORKS_WITH = rf"""
     \b(?:fits?|works?(?:\s+\w+ly)?\s+with|pairs?(?:\s+\w+ly)?\s+with|syncs?\s+with|accepts?|connects?\s+(?:to|with)|integrates?\s+with|for\s+use\s+with|supports(?!\s+(?:up\b|\d)))\s+

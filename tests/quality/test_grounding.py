@@ -115,7 +115,7 @@ def test_numbers(text: str, title: str, found: list[tuple[str, str]]) -> None:
         ("A bowl of olive oil.", "Bowl", []),
         ("The shoes look sweet with a white sundress.", "Shoes", []),
         ("The shoes look sweet with a white sole.", "Shoes", ["colour"]),
-        ("The dress comes with white sleeves. It suits black tights.", "Sundress", ["colour", "colour"]),
+        ("The dress comes with white sleeves. It loves black tights.", "Sundress", ["colour", "colour"]),
         ("This collection features a sleek white desk and a stylish cup.", "Home Office Set", ["colour"]),
         ("It is made of a high-quality, stainless steel vessel with a lid.", "French Press", ["material"]),
         ("A mochila é feita de algodão e tem alças.", "Mochila", ["material"]),
