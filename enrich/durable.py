@@ -16,6 +16,11 @@ def discard(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
+def is_plain_file(path: Path) -> bool:
+    """Whether a file is there, and is no link."""
+    return path.is_file() and not path.is_symlink()
+
+
 def replace(temp: Path, final: Path) -> None:
     """Makes `temp` durable and gives it its final name: fsync, rename, fsync of the folder.
 

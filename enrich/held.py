@@ -1,6 +1,5 @@
 """What is held, worst first, for a person to decide about: JSON lines that `enrich.review` takes back."""
 
-import json
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from enrich.recipe import product_key
 from enrich.scratch import scratch
 from enrich.settings import Settings
 from enrich.state import State
+from enrich.text import json_line
 from enrich.verdicts import Verdicts, best, is_held
 
 
@@ -36,7 +36,7 @@ def write_held(output: Path, file: Path, settings: Settings) -> int:
     with state.locked(), Memory.open(state.memory) as memory, scratch("sort what is held") as room:
         lines = _Sorted(room)
         for score, key, row in _held(output, settings, memory):
-            lines.add(score, key, json.dumps(row, ensure_ascii=False))
+            lines.add(score, key, json_line(row))
         return _write(file, lines)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from enrich import durable
 from enrich.errors import CatalogueError, NoInput, UsageError
 from enrich.memory import Memory, Review
-from enrich.text import printable
+from enrich.text import json_line, printable
 
 # What the memory calls a decision, and with it `enrich_flags`.
 _VERDICTS = {"approve": "approved", "edit": "edited", "discard": "discarded"}
@@ -64,7 +64,7 @@ def decide(file: Path, ask: Callable[[str], str], say: Callable[[str], None]) ->
     except (EOFError, KeyboardInterrupt):
         pass
     finally:
-        durable.write(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+        durable.write(file, "".join(json_line(row) + "\n" for row in rows).encode())
 
 
 def _show(row: dict[str, Any], say: Callable[[str], None]) -> None:

@@ -6,6 +6,7 @@ catalogue, and never opens what lies in the folder but the lock.
 
 import fcntl
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -147,13 +148,15 @@ def _is_at(path: Path, descriptor: int) -> bool:
 def _make_private(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        owner = folder.stat().st_uid
+        found = folder.stat()
     except FileExistsError:
         raise SettingsError(f"{folder}: not a folder: name another state folder") from None
     except OSError as error:
         raise _unwritable(folder, error) from error
-    if owner not in (os.geteuid(), 0):
-        raise SettingsError(f"{folder}: belongs to user {owner}: name a state folder of your own")
+    if found.st_uid not in (os.geteuid(), 0):
+        raise SettingsError(f"{folder}: belongs to user {found.st_uid}: name a state folder of your own")
+    if found.st_mode & stat.S_IWOTH:
+        raise SettingsError(f"{folder}: everybody may write into it: chmod o-w, or name another state folder")
 
 
 def _unwritable(path: Path, error: OSError) -> IOFailure:

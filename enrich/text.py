@@ -7,9 +7,11 @@ Tags are found by regular expressions that pass over a text a fixed number of ti
 builds a tree: 60 kB of unclosed `<font>` kept a tree builder busy for seconds, and a title is anybody's input.
 """
 
+import json
 import re
 from html import unescape
 from html.entities import html5
+from typing import Any
 
 import ftfy
 from ftfy.badness import is_bad
@@ -113,6 +115,12 @@ def _separator(tag: re.Match[str]) -> str:
 def is_usable(title: str) -> bool:
     """Whether a cleaned title says anything: at least one letter or digit."""
     return any(map(str.isalnum, title))
+
+
+def json_line(row: Any) -> str:
+    """One line of JSON in which letters of any language are themselves, and what could act on a terminal is escaped."""
+    said = json.dumps(row, ensure_ascii=False)
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in said)
 
 
 def printable(text: str) -> str:

@@ -112,15 +112,16 @@ def main() -> int:
         if failed := _failing(whole, every):
             raise SystemExit(f"fails without any mutation: {failed}")
         noticed = 0
-        for mutation, failed in zip(chosen, threads.map(lambda each: _mutated(each, Path(place)), chosen), strict=True):
+        for mutation, failed in zip(chosen, threads.map(lambda each: _mutated(each, whole), chosen), strict=True):
             noticed += failed is not None
             print(f"{mutation.name:<40} {failed or 'NOBODY NOTICED'}", flush=True)
     print(f"{noticed} of {len(chosen)} noticed")
     return 0 if noticed == len(chosen) else 1
 
 
-def _mutated(mutation: Mutation, place: Path) -> str | None:
-    folder = _copy(place / re.sub(r"\W+", "-", mutation.name))
+def _mutated(mutation: Mutation, whole: Path) -> str | None:
+    folder = whole.with_name(re.sub(r"\W+", "-", mutation.name))
+    shutil.copytree(whole, folder, symlinks=True)
     mutation.apply(folder)
     failed = _failing(folder, [mutation.test])
     shutil.rmtree(folder)
@@ -149,7 +150,8 @@ def _failing(folder: Path, tests: Sequence[str]) -> str | None:
     )  # fmt: skip
     if done.returncode == 0:
         return None
-    found = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    # An ERROR is a test that could not even begin: that notices nothing.
+    found = re.search(r"^FAILED (\S+)", done.stdout, re.MULTILINE)
     if found is None:
         raise SystemExit(f"the tests could not be run: {done.stdout[-1500:]}{done.stderr[-1500:]}")
     return found[1]

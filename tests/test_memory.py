@@ -768,6 +768,7 @@ def test_opening_twice_in_one_process_keeps_the_first_writers_lock(path: Path, m
         assert "database is locked" in other.stderr
         with Memory.open(path) as second, pytest.raises(Busy, match="keeps it locked"):
             second.set_shape("grid", "1x1")
+        writing._connection.execute("ROLLBACK")
 
 
 _FULL_DISK = """

@@ -1,14 +1,13 @@
 """What could not become a row, or a cell, of the output: one JSON line each, with the raw bytes."""
 
 import base64
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-
-import orjson
 
 from enrich import durable
 from enrich.errors import IOFailure
@@ -66,7 +65,8 @@ class Quarantine:
         self.kept += bool(columns)
         self.lost += not columns
         with self._writing():
-            self._file.write(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
+            # In ASCII: names of files and columns are anybody's, and people look at this on a terminal.
+            self._file.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
 
     def finish(self) -> None:
         """Gives the file its final name; without an entry there is none, and a former one goes."""

@@ -163,6 +163,8 @@ def _remote_sources(named: str, output: Path | None) -> Selection:
     folder = output or Path(path.rstrip("/").rsplit("/", 1)[-1] + ".enriched")
     prefix = named.rstrip("/")
     places = [each.removeprefix(path.rstrip("/")).lstrip("/") for each in found]
+    if climbing := next((place for place in places if ".." in Path(place).parts), None):
+        raise CatalogueError(f"{prefix}/{climbing}: its name would lead its output elsewhere; rename it", "climbs")
     sources = [Source(f"{prefix}/{place}", folder / default_output(Path(place))) for place in places]
     return Selection(sources, folder)
 

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from enrich import durable
 from enrich.catalog.batch_size import batch_rows_of
-from enrich.catalog.content import Format, PlainReader, open_plain, reading
+from enrich.catalog.content import Format, PlainReader, digest, open_plain, reading
 from enrich.catalog.json_records import DEFECT, RecordParser
 from enrich.catalog.json_stream import RawChunk, read_array, read_lines
 from enrich.catalog.quarantine import Quarantine
@@ -80,12 +80,30 @@ def spool(
     origin = hashlib.blake2b(bytes(source.resolve()), digest_size=8).hexdigest()
     final = folder / f"{origin}-{content_digest}-{how.digest()}.parquet"
     quarantine = final.with_suffix(".quarantine.jsonl")
-    if not final.exists():
+    if _seal_of(final) != _sealed(final, quarantine):
         _discard_former(folder, origin)
         _parse(source, content_digest, kind, how, final, quarantine, check_stop)
+        durable.write(_seal_file(final), _sealed(final, quarantine))
     with reading(final):
         counts = orjson.loads(pq.read_metadata(final).metadata[_FOOTER])
     return Spool(final, quarantine, counts["lost"], counts["kept"])
+
+
+def _seal_file(final: Path) -> Path:
+    return final.with_suffix(".digests")
+
+
+def _seal_of(final: Path) -> bytes | None:
+    try:
+        return _seal_file(final).read_bytes()
+    except OSError:
+        return None
+
+
+def _sealed(final: Path, quarantine: Path) -> bytes:
+    """Which spool it is, and the digests of its files: one that was altered, or is another's, is made anew."""
+    found = [str(durable.is_plain_file(path) and digest(path)) for path in (final, quarantine)]
+    return " ".join([final.name, *found]).encode()
 
 
 def _discard_former(folder: Path, origin: str) -> None:

@@ -106,15 +106,31 @@ def _refuse_unfit(folder: Path) -> None:
         raise ModelUnavailable(f"{folder}: holds no weights; *.safetensors are needed")
     if _any(folder, ("*.py",)):
         raise ModelUnavailable(f"{folder}: holds Python files; models that bring code are refused")
+    if (folder / "adapter_config.json").exists():
+        # The library would put it into the base, by a configuration that no digest covers.
+        raise ModelUnavailable(f"{folder}: holds an adapter beside the weights; move it out and name it with --adapter")
+    _refuse_weights_elsewhere(folder)
     for name in ("config.json", "tokenizer_config.json"):
         if (folder / name).is_file():
             _refuse_code(folder / name)
 
 
+def _refuse_weights_elsewhere(folder: Path) -> None:
+    """An index names the files that are loaded: only those that are digested may be."""
+    file = folder / "model.safetensors.index.json"
+    if not file.is_file():
+        return
+    names = _read_object(file).get("weight_map")
+    for name in names.values() if isinstance(names, dict) else [None]:
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise ModelUnavailable(f"{file}: names weights that are no safetensors of this folder; fetch it again")
+
+
 def _refuse_code(file: Path) -> None:
     for key in _keys(_read_object(file)):
-        if key == "auto_map" or key.startswith("_attn_implementation"):
-            raise ModelUnavailable(f"{file}: key {key} asks for code from elsewhere; such models are refused")
+        # The last two lead to one of the others, or to other weights, by another name.
+        if key.startswith("_attn_implementation") or key in ("auto_map", "attribute_map", "transformers_weights"):
+            raise ModelUnavailable(f"{file}: key {key} asks for code or weights elsewhere; such models are refused")
 
 
 def _keys(value: Any) -> Iterable[str]:

@@ -7,6 +7,7 @@ renamed into place, so that a crash leaves no half a model; a model that is ther
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -181,6 +182,8 @@ def _write_tokenizer(gguf: Path, folder: Path) -> None:
 
 
 def _fetch_tinyllama(scratch: Path) -> None:
+    # The one place that may ask it: the package says no before any library is imported.
+    os.environ["HF_HUB_OFFLINE"] = "0"
     from huggingface_hub import snapshot_download
 
     model = scratch / "model"

@@ -4,12 +4,6 @@ Knows nothing of texts, batches or schedules. It loads from folders only: never 
 never a pickle, and never the folder's own generation settings.
 """
 
-import os
-
-# Read by the libraries when they are imported, hence before them.
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["USE_HUB_KERNELS"] = "NO"
-
 import json
 import warnings
 from collections.abc import Iterator, Sequence
@@ -307,12 +301,15 @@ def _one_line(folder: Path, what: str, remedy: str) -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps the libraries' progress bars and notices to their own developers off the operator's terminal."""
-    bars = transformers_logging.is_progress_bar_enabled()
+    bars, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    # Its report of the weights quotes names as the file has them; ours says the same in one line.
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning)
             yield
     finally:
+        transformers_logging.set_verbosity(verbosity)
         if bars:
             transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,6 +1,7 @@
 """What a run leaves behind for the morning, however it ends: summary.json, report.html and the metrics."""
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ def asked(named: str | Path, output: str | Path | None, settings: Settings, retr
     """What a run was asked to do, so that it can be asked again: paths are relative to its `folder`."""
     told: dict[str, Any] = sayable(
         {
-            "input": str(named),
+            # An address may hold a password.
+            "input": re.sub(r"(?<=://)[^/@]*@", "", str(named)),
             "output": None if output is None else str(output),
             "folder": str(Path.cwd()),
             "retry": retry,
@@ -44,8 +46,12 @@ class Morning:
     def rows_published_per_second(self) -> float | None:
         """As that run measured it; None where there was none."""
         catalogues = (self.previous or {}).get("catalogues", [])
-        seconds = sum(catalogue.get("publishing_seconds", 0.0) for catalogue in catalogues)
-        return sum(catalogue.get("rows", 0) for catalogue in catalogues) / seconds if seconds else None
+        try:
+            seconds = sum(catalogue.get("publishing_seconds", 0.0) for catalogue in catalogues)
+            return sum(catalogue.get("rows", 0) for catalogue in catalogues) / seconds if seconds else None
+        except TypeError:
+            # A damaged report is no measure of anything.
+            return None
 
 
 @contextmanager
