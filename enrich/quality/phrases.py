@@ -106,13 +106,14 @@ _ACCENTED = str.maketrans({"a": "[aáâã]", "e": "[eéê]", "i": "[ií]", "o": 
 _COUNTRY = "|".join(each.translate(_ACCENTED) for each in sorted(countries()))
 _WRITTEN: list[tuple[PhraseKind, frozenset[str], list[str]]] = [
     ("certification", word_list("cues_certification"), [_STANDARD]),
-    ("warranty", word_list("cues_warranty"), [_WARRANTY, _MONEY_BACK, _GARANTIA, _TRIAL]),
+    ("warranty", word_list("cues_warranty"), [_WARRANTY, _MONEY_BACK, _GARANTIA]),
+    ("warranty", word_list("cues_trial"), [_TRIAL]),
+    ("origin", word_list("cues_makers"), [_MAKERS_IN]),
     (
         "origin",
         word_list("cues_origin"),
         [
             _MADE_IN,
-            _MAKERS_IN,
             r"\blocally[\s-](?P<named>made|manufactured|produced|sourced)\b",
             _FEITO_EM,
             r"\b(?:de\s+)?origem\s+(?P<named>[a-zà-ý]+(?:n[ao]|s[ao]|ês|esa|ol|ola|ã|ão|eir[oa]|ega|ego))\b",
