@@ -92,6 +92,14 @@ bench-gpu: .venv/ready ## measure the engine on a CUDA card: [ARGS=…]
 bench-night: .venv/ready model ## measure a whole night on a CUDA card: ARGS="--titles FILE"
 	$(BIN)/python -m tests.bench.night $(ARGS)
 
+.PHONY: bench-cards
+bench-cards: .venv/ready ## measure one card against several of this machine: ARGS="--titles FILE --gpus 2"
+	$(BIN)/python -m tests.bench.cards $(ARGS)
+
+.PHONY: bench-driver
+bench-driver: .venv/ready ## measure how many rows a second feed several cards: [ARGS=…]
+	$(BIN)/python -m tests.bench.driver $(ARGS)
+
 .PHONY: bench-train
 bench-train: .venv/ready ## measure fine-tuning on a CUDA card: [ARGS=…]
 	$(BIN)/python -m tests.bench.training $(ARGS)

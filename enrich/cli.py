@@ -46,6 +46,8 @@ def _add_run(commands: Any) -> None:
     run.add_argument("--output", type=Path, help="INPUT with .enriched.parquet for its suffix when not given")
     _add_reading(run)
     _add_writing(run)
+    run.add_argument("--gpus", metavar="all|N", type=_gpus, help="write on so many cards of this machine, through Ray")
+    run.add_argument("--cluster", metavar="ADDRESS", help="write on a Ray cluster: ray://HEAD:10001, or auto")
     run.add_argument("--retries", type=int, metavar="N", help="further attempts at a text that may not be published")
     run.add_argument("--retry", choices=("held", "rejected"), help="work on such rows of an earlier run alone")
     run.add_argument("--deadline", metavar="HH:MM", help="local time by which the result is published; the rest waits")
@@ -177,6 +179,10 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--adapter", metavar="PATH|none")
     if not any(action.dest == "config" for action in parser._actions):
         parser.add_argument("--config", type=Path, metavar="FILE", help="settings, as in samples/enrich.toml")
+
+
+def _gpus(said: str) -> str | int:
+    return said if said == "all" else int(said)
 
 
 def _settings(options: argparse.Namespace) -> "Settings":

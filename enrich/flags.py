@@ -16,6 +16,8 @@ _SECTIONS = {
     "max_new_tokens": "text",
     "engine": "machine",
     "slots": "machine",
+    "gpus": "machine",
+    "cluster": "machine",
     "state": "machine",
     "gpu_hour_price": "machine",
     "metrics": "machine",

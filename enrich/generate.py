@@ -1,9 +1,10 @@
 """The first pass of a night: each author writes what is missing, then again what may not be published."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from enrich.author import Author
 from enrich.authors import Authors
@@ -21,6 +22,9 @@ from enrich.report.timeline import Timeline
 from enrich.settings import Settings
 from enrich.verdicts import Verdicts
 from enrich.writer import Writer
+
+if TYPE_CHECKING:
+    from enrich.cluster import Cluster
 
 Retry = Literal["held", "rejected"]
 
@@ -53,10 +57,19 @@ class Generating:
         # A run has one recipe: those of further authors are runs of their own.
         name = self.run if author is self.authors.default else f"{self.run} {author.recipe.digest}"
         run_id = self.memory.begin_run(name, author.recipe.digest)
-        writer = Writer(author, self.memory, self.should_stop, self.judges)
-        for what, round_ in self._rounds(author, run_id):
-            self._pass(what, round_, writer, run_id, task)
-        task.summary.device = writer.device or task.summary.device
+        with closing(self._writer(author)) as writer:
+            for what, round_ in self._rounds(author, run_id):
+                self._pass(what, round_, writer, run_id, task)
+            task.summary.device = writer.device or task.summary.device
+            task.summary.workers += writer.workers
+
+    def _writer(self, author: Author) -> "Writer | Cluster":
+        machine = self.settings.machine
+        if machine.gpus is None and machine.cluster is None:
+            return Writer(author, self.memory, self.should_stop, self.judges)
+        from enrich.cluster import Cluster
+
+        return Cluster(author, self.memory, self.should_stop)
 
     def _rounds(self, author: Author, run_id: int) -> Iterator[tuple[str, Round]]:
         """What is missing, then what may not be published, as often as is allowed."""
@@ -73,7 +86,7 @@ class Generating:
                     if self.memory.is_unsettled(author.recipe.digest, author.judge.policy, attempt):
                         yield "trying again", again(verdicts, attempt + 1)
 
-    def _pass(self, what: str, round_: Round, writer: Writer, run_id: int, task: "_Task") -> None:
+    def _pass(self, what: str, round_: Round, writer: "Writer | Cluster", run_id: int, task: "_Task") -> None:
         """Writes what a round asks for; every finished batch is committed at once."""
         # Keys handed to the engine and not committed yet: with the memory, all that has to be known of duplicates.
         in_flight: set[bytes] = set()

@@ -33,8 +33,7 @@ from enrich.memory_file import (
 _KEYS_A_QUERY = 512
 
 _ADD_TEXT = """
-INSERT INTO text (key, attempt, completion, ended, cut, run, digest) VALUES (?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (key, attempt) DO NOTHING RETURNING id
+INSERT INTO text (id, key, attempt, completion, ended, cut, run, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 _ADD_VERDICT = """
 INSERT OR REPLACE INTO verdict (text_id, policy, text, flags, score, action, digest) VALUES (?, ?, ?, ?, ?, ?, ?)
@@ -76,6 +75,10 @@ class Verdict:
     flags: tuple[str, ...] = ()
     score: int | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As with products.
+        return Verdict, (self.policy, self.action, self.text, self.flags, self.score)
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -90,6 +93,10 @@ class Entry:
     ended: str
     verdict: Verdict
     cut: bool = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As with products.
+        return Entry, (self.key, self.attempt, self.completion, self.ended, self.verdict, self.cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +192,16 @@ class Memory:
         An attempt that is already there keeps its text and verdict.
         """
         with self._transaction():
-            for entry in sorted(entries, key=lambda entry: (entry.key, entry.attempt)):
-                row = (entry.key, entry.attempt, entry.completion, entry.ended, int(entry.cut), run_id)
-                for (text_id,) in self._connection.execute(_ADD_TEXT, (*row, digest_of(*row))).fetchall():
-                    self._connection.execute(_ADD_VERDICT, _columns(text_id, entry.verdict))
+            there = set(self._look_up("SELECT key, attempt FROM text WHERE key IN", {entry.key for entry in entries}))
+            new: dict[tuple[bytes, int], Entry] = {}
+            for entry in entries:
+                if (entry.key, entry.attempt) not in there:
+                    new.setdefault((entry.key, entry.attempt), entry)
+            (last,) = self._connection.execute("SELECT coalesce(max(id), 0) FROM text").fetchone()
+            # In the order of the index, so that neighbours are written together.
+            numbered = list(enumerate((new[which] for which in sorted(new)), start=last + 1))
+            self._connection.executemany(_ADD_TEXT, (_text_row(text_id, each, run_id) for text_id, each in numbered))
+            self._connection.executemany(_ADD_VERDICT, (_columns(text_id, each.verdict) for text_id, each in numbered))
 
     def add_verdicts(self, verdicts: Mapping[int, Verdict]) -> None:
         """Replaces the verdicts on remembered texts, by their ids, all or none; durable when this returns."""
@@ -242,6 +255,13 @@ class Memory:
             key, verdict, text = row
             found[key] = Review(verdict, text)
         return found
+
+    @property
+    def has_reviews(self) -> bool:
+        """Whether a person decided anything at all: most memories need no key of a product looked up."""
+        with plain_errors(self._path):
+            (found,) = self._connection.execute("SELECT EXISTS (SELECT 1 FROM review)").fetchone()
+        return bool(found)
 
     def shape(self, name: str) -> str | None:
         """The engine's fixed shape stored under `name`, or None."""
@@ -349,11 +369,16 @@ class Memory:
                 raise
 
 
+def _text_row(text_id: int, entry: Entry, run_id: int) -> tuple[Any, ...]:
+    row = (entry.key, entry.attempt, entry.completion, entry.ended, int(entry.cut), run_id)
+    return (text_id, *row, digest_of(*row))
+
+
 def _columns(text_id: int, verdict: Verdict) -> tuple[Any, ...]:
-    flags = json.dumps(list(verdict.flags), ensure_ascii=False)
+    flags = json.dumps(verdict.flags, ensure_ascii=False) if verdict.flags else "[]"
     row = (text_id, verdict.policy, verdict.text, flags, verdict.score, verdict.action)
     return (*row, digest_of(*row))
 
 
 def _verdict_of(policy: str, text: str | None, flags: str, score: int | None, action: str) -> Verdict:
-    return Verdict(policy, action, text, tuple(json.loads(flags)), score)
+    return Verdict(policy, action, text, () if flags == "[]" else tuple(json.loads(flags)), score)

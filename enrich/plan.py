@@ -53,9 +53,12 @@ class Missing:
 
     def choose(self, products: Mapping[bytes, Product]) -> list[Wanted]:
         known = self.memory.known(products.keys())
-        unknown = {key: product_key(product) for key, product in products.items() if key not in known}
-        decided = self.memory.reviews(unknown.values())
-        return [Wanted(key, products[key]) for key, reviewed in unknown.items() if reviewed not in decided]
+        unknown = {key: product for key, product in products.items() if key not in known}
+        if self.memory.has_reviews:
+            reviewed = {key: product_key(product) for key, product in unknown.items()}
+            decided = self.memory.reviews(reviewed.values())
+            unknown = {key: product for key, product in unknown.items() if reviewed[key] not in decided}
+        return [Wanted(key, product) for key, product in unknown.items()]
 
 
 @dataclass(frozen=True)

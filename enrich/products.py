@@ -17,6 +17,10 @@ class Product:
     title: str
     attributes: tuple[tuple[str, str], ...] = ()
 
+    def __reduce__(self) -> tuple[type["Product"], tuple[str, tuple[tuple[str, str], ...]]]:
+        # From process to process by the million: what a data class does of itself takes four times as long.
+        return Product, (self.title, self.attributes)
+
 
 @dataclass(frozen=True, slots=True)
 class Description:

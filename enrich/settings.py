@@ -136,6 +136,13 @@ class MachineSettings(_Section):
         le=4096,
         description="rows of a padded batch; 8 on the CPU and 64 on CUDA when not given",
     )
+    gpus: Literal["all"] | int | None = Field(
+        default=None,
+        description="cards to write on at once, through Ray: all, or so many; one, without Ray, when not given",
+    )
+    cluster: str | None = Field(
+        default=None, description="address of a Ray cluster whose cards write: ray://HEAD:10001 or auto"
+    )
     state: Path | None = Field(
         default=None, description="folder of the memory, the lock and the reports; .enrich beside the output"
     )

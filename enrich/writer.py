@@ -5,13 +5,13 @@ from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import chain, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from enrich.author import Author
 from enrich.crew import Crew
 from enrich.engine.protocol import Completion, EchoGenerator, Figures, Generator, Request
 from enrich.errors import Stopped
-from enrich.memory import Entry, Memory
+from enrich.memory import Entry
 from enrich.plan import Wanted
 from enrich.prompt import Prompt
 from enrich.quality.judge import Judge
@@ -55,15 +55,26 @@ class _Batch:
     figures: Figures | None
 
 
-@dataclass(frozen=True)
+class ShapeStore(Protocol):
+    """Where the engine's shapes are kept, by name."""
+
+    def shape(self, name: str) -> str | None: ...
+
+    def set_shape(self, name: str, value: str) -> None: ...
+
+
+@dataclass
 class Writer:
-    """An author at work. `write` may be called once for each round; the model stays loaded between them."""
+    """An author at work. `write` may be called once for each round, or oftener; model and engine stay open between
+    the calls, until `close`."""
 
     author: Author
-    memory: Memory
+    store: ShapeStore
     should_stop: Callable[[], bool]
     crew: Crew
     _in_flight: dict[bytes, _InFlight] = field(default_factory=dict)
+    _engine: Generator | None = None
+    _draws_again: bool = False
 
     def write(
         self, wanted: Iterable[Wanted], may_begin: Callable[[], bool], *, again: bool = False
@@ -79,15 +90,18 @@ class Writer:
         if first is None:
             return
         self._in_flight.clear()
-        generator = self._generator(again=again)
         stopped: list[Stopped] = []
-        try:
-            batches = self._batches(generator, self._requests(chain([first], wanted), may_begin), stopped)
-            yield from self.crew.in_order(partial(_judged, self.author.judge), batches, alone=not self._is_on_card)
-        finally:
-            generator.close()
+        requests = self._requests(chain([first], wanted), may_begin)
+        batches = self._batches(self._open(again=again), requests, stopped)
+        yield from self.crew.in_order(partial(_judged, self.author.judge), batches, alone=not self._is_on_card)
         if stopped:
             raise stopped[0]
+
+    def close(self) -> None:
+        """Gives back what the engine holds of the device."""
+        if self._engine:
+            self._engine.close()
+            self._engine = None
 
     def _batches(self, generator: Generator, requests: Iterator[Request], stopped: list[Stopped]) -> Iterator[_Batch]:
         """Completions that finish together, as texts. A stop ends them and is noted: the last are judged still."""
@@ -123,6 +137,12 @@ class Writer:
         # As they are by now: the engine goes on counting.
         return _Batch(finished, sum(len(completion.ids) for completion in completions), copy(figures))
 
+    def _open(self, *, again: bool) -> Generator:
+        if self._engine is None or again != self._draws_again:
+            self.close()
+            self._engine, self._draws_again = self._generator(again=again), again
+        return self._engine
+
     def _generator(self, *, again: bool) -> Generator:
         settings = self.author.settings
         if self.author.base is None:
@@ -132,11 +152,16 @@ class Writer:
         model = self._model
         place = f"{model.device_name} {self.author.recipe.digest}"
         stored = Stored(
-            get=lambda name: self.memory.shape(f"{name} {place}"),
-            put=lambda name, shapes: self.memory.set_shape(f"{name} {place}", shapes),
+            get=lambda name: self.store.shape(f"{name} {place}"),
+            put=lambda name, shapes: self.store.set_shape(f"{name} {place}", shapes),
         )
         wish = Wish.of(settings, self.author.prompts.prefix_ids, again=again)
         return open_engine(model, wish, stored, self.should_stop, kind=settings.machine.engine)
+
+    @property
+    def workers(self) -> list[dict[str, object]]:
+        """Nobody works for it."""
+        return []
 
     @property
     def device(self) -> str | None:

@@ -78,7 +78,7 @@ def _mutations() -> Iterator[Mutation]:
 
     key = partial(_of, "enrich/recipe.py")
     parts, said = "self.template_id, self.base_digest, self.adapter_digest, self.text", "(product.title, *pairs)"
-    yield key(_NIGHTS, "key without the template", parts, parts.replace("self.template_id, ", ""))
+    yield key(_KEYS, "key without the template", parts, parts.replace("self.template_id, ", ""))
     yield key(_NIGHTS, "key without the base", parts, parts.replace("self.base_digest, ", ""))
     yield key(_NIGHTS, "key without the adapter", parts, parts.replace("self.adapter_digest, ", ""))
     yield key(_NIGHTS, "key without the text settings", ', self.text.model_dump(mode="json")]', "]")

@@ -22,9 +22,10 @@ import pyarrow.parquet as pq
 import pyarrow.parquet.encryption as pe
 import pytest
 
-from enrich.errors import EnrichError
-from enrich.night import run
-from enrich.settings import DEFAULT_TEMPLATE, TextSettings, load_settings
+from enrich.catalog.read import open_catalogue
+from enrich.errors import CatalogueError, EnrichError
+from enrich.night import how_to_read, run
+from enrich.settings import DEFAULT_TEMPLATE, CatalogueSettings, TextSettings, load_settings
 from enrich.writer import Writer
 
 from .conftest import Command, Outcome, Row
@@ -999,6 +1000,13 @@ def test_75_unreadable(tmp_path: Path, enrich_run: Command, monkeypatch: pytest.
     outcome = enrich_run(path)
     assert outcome.status == 66
     assert "Permission denied" in outcome.error
+
+
+def test_a_footer_that_lies_is_refused_before_a_text_is_written_for_it(tmp_path: Path) -> None:
+    """It would be found out when the rows are counted: after a night's work on them."""
+    lying = patched(parquet(THREE, **PLAIN), b"\x16\x06\x19\x1c", b"\x16\x08\x19\x1c")(tmp_path)
+    with pytest.raises(CatalogueError, match="do not add up"):
+        open_catalogue(lying, how_to_read(CatalogueSettings()), tmp_path)
 
 
 def test_every_number_has_a_case() -> None:

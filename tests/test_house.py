@@ -20,6 +20,7 @@ CRAFTS = {"text", "prompt", "recipe", "memory", "catalog", "quality", "engine"}
 TOP = {
     "console", "verdicts", "plan", "fates", "author", "authors", "writer", "describe", "night", "forecast", "report",
     "held", "review", "rollback", "limits", "priority", "difference", "generate", "rebuild",
+    "chunks", "worker", "cluster",
 }  # fmt: skip
 # Of some rooms, all that they may import.
 ONLY = {
@@ -28,6 +29,7 @@ ONLY = {
     "verdicts": {"memory", "products", "quality", "recipe"},
     "plan": {"catalog", "memory", "products", "recipe", "text", "verdicts"},
     "writer": {"author", "crew", "engine", "errors", "memory", "plan", "products", "prompt", "quality", "verdicts"},
+    "chunks": {"plan"},
 }
 # Of the engine, what may be asked before a model is needed.
 WITHOUT_TORCH = {"protocol", "bases", "adapter", "fetch"}

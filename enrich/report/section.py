@@ -19,6 +19,7 @@ FATES: tuple[Status, ...] = get_args(Status)
 _MOST_CODES, _MOST_RARER_CODES = 12, 40
 _MOST_DRAWN_INTERVALS, _MOST_TOLD_INTERVALS = 80, 12
 _MOST_BINS = 40
+_MOST_WORKERS = 32
 # The worst texts take no more of the room than this: some drawn at random are always to be seen.
 _SHARE_OF_WORST = 0.75
 
@@ -210,6 +211,10 @@ def _speed_notes(catalogue: Catalogue, tally: Tally, voice: Voice) -> Iterator[s
     engine = catalogue.get("engine") or {}
     if engine.get("tokens") and engine.get("slot_steps"):
         yield voice.say("speed.slots", share=voice.share(engine["tokens"], engine["slot_steps"]))
+    for worker in islice(catalogue.get("workers") or [], _MOST_WORKERS):
+        where = plain(f"{worker.get('device') or 'cpu'}, {worker.get('node')}", 80)
+        counts = {key: voice.number(worker.get(key) or 0) for key in ("texts", "deaths")}
+        yield voice.say("speed.worker", name=plain(str(worker.get("name")), 40), where=where, **counts)
 
 
 def _shapes(catalogue: Catalogue, voice: Voice) -> Iterator[Chart]:

@@ -6,7 +6,7 @@ Its `version` is raised when a key changes its meaning or goes; keys are added w
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class Summary:
     quarantined: int = 0
     damaged_cells: int = 0
     unlisted_placeholders: int = 0
+    workers: list[dict[str, object]] = field(default_factory=list)
     written: int = 0
     failed: int = 0
     tokens: int = 0
@@ -177,6 +178,13 @@ def _engine_line(engine: Figures) -> str:
     )
 
 
+def _worker_line(worker: Mapping[str, object]) -> str:
+    return (
+        f"  {worker['name']} ({worker['device'] or 'cpu'}, {worker['node']}): {worker['texts']:,} texts, "
+        f"{worker['tokens']:,} tokens, died {worker['deaths']} times"
+    )
+
+
 def _likeness_line(found: Likeness) -> str:
     return (
         f"  of {found.texts:,} texts {found.near_duplicates / found.texts:.1%} are nearly another's, and "
@@ -215,6 +223,7 @@ def lines(summary: Summary) -> list[str]:
         )
     if summary.engine:
         found.append(_engine_line(summary.engine))
+    found += map(_worker_line, summary.workers)
     if summary.likeness:
         found.append(_likeness_line(summary.likeness))
     for title, text in summary.samples:

@@ -268,9 +268,10 @@ class Place:
         phase, step = moment
         orders = {"batch_rows": BATCH_ROWS, "freeze_from": phase, "freeze_before": step}
         process_id = self._nursery.start(*self._arguments, log=self.log, **orders)
-        while (state := _state_of(process_id)) not in "TZ":
+        # Who is stopped by something else has said nothing.
+        while (state := _state_of(process_id)) != "Z" and not (state == "T" and told.exists()):
             time.sleep(0.001)
-        frozen = Frozen(process_id, told.read_text() if state == "T" else ENDED, self.is_locked())
+        frozen = Frozen(process_id, ENDED if state == "Z" else told.read_text(), self.is_locked())
         try:
             yield frozen
         finally:

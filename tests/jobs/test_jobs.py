@@ -1,5 +1,6 @@
 """What cron and systemd start, what installs it, and the runbook: as they run it, in an empty environment."""
 
+import json
 import os
 import re
 import shutil
@@ -452,3 +453,21 @@ def test_the_contents_of_the_runbook_are_its_headings() -> None:
 def test_make_installs_it() -> None:
     said = run("make", "--dry-run", "-C", ROOT, "install-nightly", "ARGS=--dry-run")
     assert said.stdout.splitlines()[-1 if "Leaving" not in said.stdout else -2].strip() == "jobs/install.sh --dry-run"
+
+
+# --- several cards ---------------------------------------------------------------------------------------------------
+
+
+def test_the_cluster_file_is_one_that_ray_takes() -> None:
+    """By Ray's own schema. Every card is of one kind, the head has none, and nothing is sent to Ray's makers."""
+    yaml, jsonschema, ray = (pytest.importorskip(name) for name in ("yaml", "jsonschema", "ray"))
+    cluster = yaml.safe_load((JOBS / "ray-cluster.yaml").read_text(encoding="utf-8"))
+    schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text(encoding="utf-8"))
+    jsonschema.validate(cluster, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(cluster | {"no_such_key": 1}, schema)
+    kinds = cluster["available_node_types"]
+    assert [name for name, kind in kinds.items() if kind["resources"]["GPU"]] == ["card"]
+    starting = [line for key in cluster if "start_ray" in key for line in cluster[key] if "ray start" in line]
+    assert len(starting) == 2
+    assert all(line.startswith("RAY_USAGE_STATS_ENABLED=0 ") for line in starting)
