@@ -245,8 +245,10 @@ def _chunks(wanted: Iterator[Wanted], may_begin: Callable[[], bool]) -> Iterator
 
 
 def _length(wanted: Wanted) -> int:
-    product = wanted.product
-    return len(product.title) + sum(len(name) + len(value) for name, value in product.attributes)
+    length = len(wanted.product.title)
+    for name, value in wanted.product.attributes:
+        length += len(name) + len(value)
+    return length
 
 
 def _given_up(wanted: Wanted, author: Author) -> Entry:

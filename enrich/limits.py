@@ -39,6 +39,8 @@ class Limits:
 
     def allow(self, *, is_new: bool = False) -> bool:
         """Whether a text may be begun; a new product is counted, a further attempt at one is not."""
+        if not self._ends and self._rows_left is None:
+            return True
         refusing = next((limit for limit, end in self._ends.items() if time.monotonic() >= end - self._left), None)
         if refusing is None and is_new and self._rows_left is not None:
             if self._rows_left:
