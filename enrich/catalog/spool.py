@@ -27,7 +27,7 @@ from enrich.catalog.json_records import DEFECT, RecordParser
 from enrich.catalog.json_stream import RawChunk, read_array, read_lines
 from enrich.catalog.quarantine import Quarantine
 from enrich.catalog.schema import Irreconcilable, align, merge_schemas, merge_types
-from enrich.errors import CatalogueError
+from enrich.errors import CatalogueError, IOFailure, NoInput
 
 log = logging.getLogger("enrich")
 
@@ -80,12 +80,16 @@ def spool(
     origin = hashlib.blake2b(bytes(source.resolve()), digest_size=8).hexdigest()
     final = folder / f"{origin}-{content_digest}-{how.digest()}.parquet"
     quarantine = final.with_suffix(".quarantine.jsonl")
-    if _seal_of(final) != _sealed(final, quarantine):
+    # A run whose lock was deleted may have sealed what another one had discarded by then.
+    if not durable.is_plain_file(final) or _seal_of(final) != _sealed(final, quarantine):
         _discard_former(folder, origin)
         _parse(source, content_digest, kind, how, final, quarantine, check_stop)
         durable.write(_seal_file(final), _sealed(final, quarantine))
-    with reading(final):
-        counts = orjson.loads(pq.read_metadata(final).metadata[_FOOTER])
+    try:
+        with reading(final):
+            counts = orjson.loads(pq.read_metadata(final).metadata[_FOOTER])
+    except NoInput as error:
+        raise IOFailure(f"{final}: vanished: does another run use this state folder? Run again") from error
     return Spool(final, quarantine, counts["lost"], counts["kept"])
 
 
