@@ -34,7 +34,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.faults.limits import CHECKED, PHASES, READ, UNREAD
+from tests.faults.limits import CHECKED, PHASES, READ, UNREAD, WRITING
 from tests.killing import Nursery
 from tests.runs import Row, output_of, texts_in
 
@@ -176,8 +176,13 @@ class Edit:
 
 EDIT = st.builds(Edit, st.sampled_from(sorted(EDITS)), st.integers(0, 20), ROWS)
 STEP = st.integers(2, 45)
-# From which phase on, and which step.
-MOMENT = st.tuples(st.sampled_from(PHASES), st.integers(2, 20))
+# From which phase on, and which step. A run that has nothing to write makes few steps while it reads.
+MOMENT = st.one_of(
+    st.tuples(st.just(UNREAD), st.integers(2, 15)),
+    st.tuples(st.just(READ), st.integers(1, 5)),
+    st.tuples(st.just(READ), st.integers(1, 20)),
+    st.tuples(st.sampled_from([WRITING, CHECKED]), st.integers(1, 12)),
+)
 
 Moment = tuple[str, int]
 
