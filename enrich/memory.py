@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from enrich.errors import SettingsError, UsageError
 from enrich.memory_file import (
@@ -35,8 +35,10 @@ _KEYS_A_QUERY = 512
 _ADD_TEXT = """
 INSERT INTO text (id, key, attempt, completion, ended, cut, run, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
+# Most texts are their completion, or its beginning: then no more than the number of its characters is kept.
 _ADD_VERDICT = """
-INSERT OR REPLACE INTO verdict (text_id, policy, text, flags, score, action, digest) VALUES (?, ?, ?, ?, ?, ?, ?)
+INSERT OR REPLACE INTO verdict (text_id, policy, text, chars, flags, score, action, digest)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 _ADD_REVIEW = """
 INSERT INTO review (product_key, verdict, text, digest) VALUES (?, ?, ?, ?)
@@ -45,7 +47,7 @@ ON CONFLICT (product_key) DO UPDATE SET verdict = excluded.verdict, text = exclu
 _RECALL = """
 SELECT
     t.key, t.attempt, t.completion, t.ended, t.cut, t.run, t.digest, t.id, r.withdrawn,
-    v.policy, v.text, v.flags, v.score, v.action, v.digest
+    v.policy, v.text, v.chars, v.flags, v.score, v.action, v.digest
 FROM text AS t JOIN run AS r ON r.id = t.run LEFT JOIN verdict AS v ON v.text_id = t.id AND v.policy = ?
 WHERE t.key IN
 """
@@ -58,6 +60,7 @@ SELECT EXISTS (
 )
 """
 # The runs of further authors are named after the first one's.
+_COMPLETIONS = "SELECT id, completion FROM text WHERE id IN"
 _REVIEWS = "SELECT product_key, verdict, text, digest FROM review WHERE product_key IN"
 _RUNS_NAMED = "SELECT id, name, recipe FROM run WHERE name = ? OR name GLOB ? || ' *'"
 _PRUNE = """
@@ -65,8 +68,7 @@ DELETE FROM text WHERE run NOT IN (SELECT id FROM run WHERE recipe IN (SELECT va
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What `policy` makes of a text: what may be published of it, why not, how good it is, and what becomes of it."""
 
     policy: str
@@ -75,13 +77,8 @@ class Verdict:
     flags: tuple[str, ...] = ()
     score: int | None = None
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # As with products.
-        return Verdict, (self.policy, self.action, self.text, self.flags, self.score)
 
-
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One finished prompt: its raw completion, and the verdict on it.
 
     `cut` says that the prompt held only the beginning of its product.
@@ -93,10 +90,6 @@ class Entry:
     ended: str
     verdict: Verdict
     cut: bool = False
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # As with products.
-        return Entry, (self.key, self.attempt, self.completion, self.ended, self.verdict, self.cut)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,13 +194,16 @@ class Memory:
             # In the order of the index, so that neighbours are written together.
             numbered = list(enumerate((new[which] for which in sorted(new)), start=last + 1))
             self._connection.executemany(_ADD_TEXT, (_text_row(text_id, each, run_id) for text_id, each in numbered))
-            self._connection.executemany(_ADD_VERDICT, (_columns(text_id, each.verdict) for text_id, each in numbered))
+            self._connection.executemany(
+                _ADD_VERDICT, (_verdict_row(text_id, each.verdict, each.completion) for text_id, each in numbered)
+            )
 
     def add_verdicts(self, verdicts: Mapping[int, Verdict]) -> None:
         """Replaces the verdicts on remembered texts, by their ids, all or none; durable when this returns."""
         with self._transaction():
+            completions = dict(self._look_up(_COMPLETIONS, verdicts.keys()))
             self._connection.executemany(
-                _ADD_VERDICT, (_columns(text_id, verdicts[text_id]) for text_id in sorted(verdicts))
+                _ADD_VERDICT, (_verdict_row(each, verdicts[each], completions[each]) for each in sorted(verdicts))
             )
 
     def add_reviews(self, reviews: Mapping[bytes, Review]) -> None:
@@ -229,7 +225,7 @@ class Memory:
             verdict = None
             if verdict_digest is not None:
                 self._check_digest("verdict", (text_id, *verdict_row), verdict_digest)
-                verdict = _verdict_of(*verdict_row)
+                verdict = _verdict_of(text_row[2], *verdict_row)
             key, attempt, completion, ended, cut, run = text_row
             found.setdefault(key, []).append(
                 Remembered(text_id, attempt, completion, ended, bool(cut), run, verdict, bool(withdrawn))
@@ -337,7 +333,7 @@ class Memory:
             self._connection.execute("VACUUM")
         return dropped
 
-    def _look_up(self, query: str, keys: Collection[bytes], *before: str) -> Iterator[tuple[Any, ...]]:
+    def _look_up(self, query: str, keys: Collection[Any], *before: str) -> Iterator[tuple[Any, ...]]:
         # Sorted, so that neighbours in the index are read together.
         ordered = sorted(set(keys))
         for start in range(0, len(ordered), _KEYS_A_QUERY):
@@ -374,11 +370,22 @@ def _text_row(text_id: int, entry: Entry, run_id: int) -> tuple[Any, ...]:
     return (text_id, *row, digest_of(*row))
 
 
-def _columns(text_id: int, verdict: Verdict) -> tuple[Any, ...]:
+def _verdict_row(text_id: int, verdict: Verdict, completion: str) -> tuple[Any, ...]:
     flags = json.dumps(verdict.flags, ensure_ascii=False) if verdict.flags else "[]"
-    row = (text_id, verdict.policy, verdict.text, flags, verdict.score, verdict.action)
+    row = (text_id, verdict.policy, *_short(verdict.text, completion), flags, verdict.score, verdict.action)
     return (*row, digest_of(*row))
 
 
-def _verdict_of(policy: str, text: str | None, flags: str, score: int | None, action: str) -> Verdict:
+def _verdict_of(
+    completion: str, policy: str, text: str | None, chars: int | None, flags: str, score: int | None, action: str
+) -> Verdict:
+    if chars is not None:
+        text = completion.strip()[:chars]
     return Verdict(policy, action, text, () if flags == "[]" else tuple(json.loads(flags)), score)
+
+
+def _short(text: str | None, completion: str) -> tuple[str | None, int | None]:
+    """A text, or of how many of the completion's characters it is made, the white space before them not counted."""
+    if text is not None and completion.strip().startswith(text):
+        return None, len(text)
+    return text, None

@@ -11,13 +11,14 @@ from contextlib import closing, contextmanager
 from functools import cache, partial
 from pathlib import Path
 
+import orjson
 import xxhash
 
 from enrich import durable
 from enrich.errors import Busy, EnrichError, IOFailure, NoInput, SettingsError
 
 _APPLICATION_ID = 0x656E7263  # "enrc"; `file` and we tell a memory from any other database by it
-_FORMAT = 4
+_FORMAT = 5
 _PAGE_BYTES = 4096
 _CACHE_KIB = 128 * 1024
 _BUSY_SECONDS = 10.0
@@ -38,7 +39,8 @@ CREATE TABLE text (
 );
 CREATE TABLE verdict (
     text_id INTEGER PRIMARY KEY REFERENCES text ON DELETE CASCADE,
-    policy TEXT NOT NULL, text TEXT, flags TEXT NOT NULL, score INTEGER, action TEXT NOT NULL, digest BLOB NOT NULL
+    policy TEXT NOT NULL, text TEXT, chars INTEGER, flags TEXT NOT NULL, score INTEGER, action TEXT NOT NULL,
+    digest BLOB NOT NULL
 );
 CREATE TABLE review (
     id INTEGER PRIMARY KEY, product_key BLOB NOT NULL UNIQUE, verdict TEXT NOT NULL, text TEXT, digest BLOB NOT NULL
@@ -50,7 +52,7 @@ CREATE TABLE shape (name TEXT PRIMARY KEY, value TEXT NOT NULL, digest BLOB NOT 
 DIGESTED = {
     "run": "name, recipe, withdrawn",
     "text": "key, attempt, completion, ended, cut, run",
-    "verdict": "text_id, policy, text, flags, score, action",
+    "verdict": "text_id, policy, text, chars, flags, score, action",
     "review": "product_key, verdict, text",
     "shape": "name, value",
 }
@@ -208,5 +210,5 @@ def size_of(path: Path) -> int:
 
 
 def digest_of(*values: bytes | str | int | None) -> bytes:
-    """8 bytes, XXH3 over the values of a row as SQLite gives them back. Tells damage, not an attacker."""
-    return xxhash.xxh3_64_digest(ascii(values).encode())
+    """8 bytes, XXH3 over the JSON of a row's values as SQLite gives them back. Tells damage, not an attacker."""
+    return xxhash.xxh3_64_digest(orjson.dumps(values, default=bytes.hex))

@@ -28,6 +28,7 @@ from enrich.errors import (
     gravest,
 )
 from enrich.fates import Fates
+from enrich.garbage import seldom_sought
 from enrich.generate import Generating, Retry
 from enrich.limits import Limits
 from enrich.memory import Memory
@@ -81,6 +82,7 @@ def run(
     with (
         state.locked() as check_lock,
         stop_on_signals() as should_stop,
+        seldom_sought(),
         Memory.open(state.memory) as memory,
         Crew(min(_MOST_JUDGES, num_cores() - 1)) as judges,
         morning(state, settings, asked(named, output, settings, retry), authors.provenance()) as report,

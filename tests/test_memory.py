@@ -9,10 +9,11 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from hashlib import blake2b
 from pathlib import Path
+from string import ascii_letters
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -109,18 +110,23 @@ def test_a_hundred_thousand_keys_in_one_look_up(path: Path) -> None:
     }
 
 
+# A text as cleaning leaves it: the completion, or the beginning of it.
+CUT = st.integers(0, 20).map(lambda chars: lambda raw: raw.strip()[: len(raw) if chars > 15 else chars])
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     entries=st.dictionaries(
-        st.binary(max_size=40), st.tuples(st.text(), st.none() | st.text(), st.lists(st.text(max_size=8)))
+        st.binary(max_size=40), st.tuples(st.text(), st.none() | st.text() | CUT, st.lists(st.text(max_size=8)))
     ),
     strangers=st.sets(st.binary(max_size=40)),
 )
 def test_any_bytes_are_a_key_and_any_text_is_kept(
     tmp_path_factory: pytest.TempPathFactory,
-    entries: dict[bytes, tuple[str, str | None, list[str]]],
+    entries: dict[bytes, tuple[str, str | Callable[[str], str] | None, list[str]]],
     strangers: set[bytes],
 ) -> None:
+    entries = {key: (raw, text(raw) if callable(text) else text, flags) for key, (raw, text, flags) in entries.items()}
     path = tmp_path_factory.mktemp("any") / "memory.sqlite"
     with Memory.open(path) as memory:
         memory.add(
@@ -136,6 +142,26 @@ def test_any_bytes_are_a_key_and_any_text_is_kept(
     assert {
         key: (entry.completion, entry.verdict.text, list(entry.verdict.flags)) for key, (entry,) in kept.items()
     } == entries
+
+
+def test_a_text_that_begins_its_completion_is_kept_once(path: Path) -> None:
+    whole, begun, other = ("".join(random.choices(ascii_letters, k=40_000)) for _ in range(3))
+    texts = {b"whole": whole, b"begun": begun[:30_000], b"other": other}
+    completions = {b"whole": f" {whole}\n", b"begun": f"  {begun}", b"other": "Another."}
+    with Memory.open(path) as memory:
+        memory.add(
+            memory.begin_run("run", "recipe"),
+            [Entry(key, 0, completions[key], "eos", Verdict("p", "publish", text)) for key, text in texts.items()],
+        )
+        found = memory.recall(texts.keys(), "p")
+        assert {key: was.judged.text for key, (was,) in found.items()} == texts
+        # Judged anew, the first is cut and the last is not.
+        anew = {b"whole": whole[:9], b"begun": begun, b"other": "Another."}
+        memory.add_verdicts({found[key][0].text_id: Verdict("q", "publish", text) for key, text in anew.items()})
+        assert {key: was.judged.text for key, (was,) in memory.recall(anew.keys(), "q").items()} == anew
+        memory.export(path.with_name("copy"))
+    assert 80_000 < path.with_name("copy").stat().st_size < 140_000
+    check_whole(path)
 
 
 def others(numbers: range, attempt: int) -> list[Entry]:
@@ -372,7 +398,6 @@ def test_prune_keeps_the_recipes_the_reviews_and_the_shapes(path: Path) -> None:
 
 _CHILD = """
 import os, signal, sys
-from dataclasses import replace
 from pathlib import Path
 from enrich.memory import Memory
 from tests.test_memory import BATCH, entry_of, key_of
@@ -394,7 +419,7 @@ with Memory.open(path) as memory:
             # The batch is written in the order of its keys, so half of it lies in the open transaction.
             rows = sorted(rows, key=lambda row: row.key)
             row = rows[BATCH // 2]
-            rows[BATCH // 2] = replace(row, verdict=replace(row.verdict, flags=Deadly("x")))
+            rows[BATCH // 2] = row._replace(verdict=row.verdict._replace(flags=Deadly("x")))
         memory.add(run, rows)
         print(number, flush=True)
 """
@@ -577,7 +602,7 @@ def test_a_new_memory_is_private_durable_and_ours(path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     header = path.read_bytes()[:100]
     assert header[68:72] == b"enrc"
-    assert int.from_bytes(header[60:64], "big") == 4
+    assert int.from_bytes(header[60:64], "big") == 5
 
 
 def test_read_only_needs_a_memory_and_never_writes(path: Path) -> None:
@@ -620,13 +645,13 @@ def test_a_database_of_another_program_is_refused_untouched(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 5])
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 6])
 def test_an_older_or_a_newer_format_is_refused_untouched(path: Path, version: int) -> None:
     fill(path, range(3))
     with closing(sqlite3.connect(path)) as connection:
         connection.execute(f"PRAGMA user_version = {version}")
     before = path.read_bytes()
-    with pytest.raises(SettingsError, match=f"format {version}, and this version reads 4"), Memory.open(path):
+    with pytest.raises(SettingsError, match=f"format {version}, and this version reads 5"), Memory.open(path):
         pass
     assert path.read_bytes() == before
 
@@ -774,6 +799,7 @@ def test_opening_twice_in_one_process_keeps_the_first_writers_lock(path: Path, m
 _FULL_DISK = """
 import json, resource, sys
 from pathlib import Path
+from string import ascii_letters
 from enrich.errors import IOFailure
 from enrich.memory import Memory
 from tests.test_memory import entry_of

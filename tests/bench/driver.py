@@ -23,7 +23,7 @@ from tests.bench.invented import write_catalogue
 
 _BATCH_ROWS = 512
 # A text of the length that cards write: 160 tokens at most.
-_TEXT = "A sturdy companion for every day, made to be used and easy to clean, whatever the weather brings. " * 5
+_TEXT = " ".join(["A sturdy companion for every day, easy to clean, whatever the weather brings to your kitchen."] * 5)
 
 
 class _Method:
