@@ -15,7 +15,19 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
-BOTTOM = {"errors", "products", "settings", "durable", "state", "signals", "flags", "crew", "scratch", "memory_file", "garbage"}
+BOTTOM = {
+    "errors",
+    "products",
+    "settings",
+    "durable",
+    "state",
+    "signals",
+    "flags",
+    "crew",
+    "scratch",
+    "memory_file",
+    "garbage",
+}
 CRAFTS = {"text", "prompt", "recipe", "memory", "catalog", "quality", "engine"}
 TOP = {
     "console", "verdicts", "plan", "fates", "author", "authors", "writer", "describe", "night", "forecast", "report",
