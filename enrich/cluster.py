@@ -7,6 +7,7 @@ replaced; how many there are, and which of them wrote a text, can never be seen 
 import logging
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
@@ -55,6 +56,11 @@ class _Hand:
     # Of each process that had the name.
     figures: list[Figures] = field(default_factory=list)
 
+    @property
+    def is_up(self) -> bool:
+        """Whether its process has said a word and was not ended since."""
+        return self.actor is not None and bool(self.node)
+
     def told(self) -> dict[str, object]:
         """For the report."""
         kept = ("name", "node", "device", "texts", "tokens", "deaths")
@@ -71,6 +77,8 @@ class Cluster:
         self._ray: Any = None
         self._files: Any = None
         self._shapes: dict[str, str] = {}
+        # The kind of card, as Ray calls it and as its drivers do.
+        self._kind = ""
         self._device: str | None = None
 
     def write(
@@ -100,6 +108,15 @@ class Cluster:
         """What each worker did."""
         return [hand.told() for hand in self._hands.values()]
 
+    @property
+    def figures(self) -> Figures | None:
+        """What the engines of all workers did so far; None where nothing is counted."""
+        found = [figures for hand in self._hands.values() for figures in hand.figures if figures.tokens]
+        if not found:
+            return None
+        # Side by side: what they did adds up, the time does not.
+        return replace(sum(found, Figures()), seconds=max(each.seconds for each in found))
+
     def close(self) -> None:
         """Ends the workers, and Ray where it was started for them."""
         if self._ray:
@@ -116,7 +133,8 @@ class Cluster:
         self._ray = _connect(self.author)
         if self.author.settings.machine.cluster and self.author.base:
             self._files = self._ray.put(files_of(self.author))
-        for number in range(1, _num_workers(self._ray, self.author) + 1):
+        self._kind, num_workers = _places(self._ray, self.author)
+        for number in range(1, num_workers + 1):
             hand = self._hands[f"worker {number}"] = _Hand(f"worker {number}")
             self._hire(hand)
         log.info("writing with %d workers", len(self._hands))
@@ -124,8 +142,9 @@ class Cluster:
     def _hire(self, hand: _Hand) -> None:
         on_card = self.author.base is not None
         judges = min(_MOST_JUDGES, num_cores() // max(1, len(self._hands)) - 1) if on_card else 0
-        remote = self._ray.remote(num_cpus=1, num_gpus=int(on_card), max_restarts=0, max_concurrency=4)(Worker)
-        hand.actor = remote.remote(replace(self.author), __version__, self._shapes, judges)
+        where = {"accelerator_type": self._kind} if self._kind else {}
+        remote = self._ray.remote(num_cpus=1, num_gpus=int(on_card), max_restarts=0, max_concurrency=4, **where)
+        hand.actor = remote(Worker).remote(replace(self.author), __version__, self._shapes, judges)
         hand.actor.begin.remote(self._files)
         hand.telling = hand.actor.tell.remote()
         hand.node, hand.given, hand.begun = "", 0, 0
@@ -138,8 +157,8 @@ class Cluster:
 
     def _feed(self, board: Board, *, again: bool) -> None:
         # Whoever has begun goes first: a worker that never comes up must hold no chunk.
-        for hand in sorted(self._hands.values(), key=lambda hand: not hand.node):
-            while hand.node and hand.given - hand.begun < _ROWS_WAITING and (chunk := board.give(hand.name)):
+        for hand in sorted(self._hands.values(), key=lambda hand: not hand.is_up):
+            while hand.is_up and hand.given - hand.begun < _ROWS_WAITING and (chunk := board.give(hand.name)):
                 hand.given += len(chunk)
                 hand.actor.feed.remote(chunk, again=again)
 
@@ -153,6 +172,9 @@ class Cluster:
             ready, _ = self._ray.wait(list(telling), timeout=_SECONDS_BETWEEN_LOOKS)
         for each in ready:
             hand = telling[each]
+            # One that was heard before it ended this one: whatever it still said is written anew.
+            if hand.telling is not each:
+                continue
             try:
                 told = self._ray.get(each)
                 hand.telling = hand.actor.tell.remote()
@@ -179,7 +201,7 @@ class Cluster:
         if told.finished:
             hand.figures[-1] = told.finished[-1].figures or Figures()
         if entries:
-            yield Finished(entries, tokens, self._figures())
+            yield Finished(entries, tokens, self.figures)
 
     def _is_like_the_others(self, board: Board, hand: _Hand, told: Told) -> bool:
         """Whether a worker computes as the others do: on another kind of card, or in other shapes, a text may differ.
@@ -225,13 +247,6 @@ class Cluster:
                 self._hire(hand)
         if given_up:
             yield Finished([_given_up(each, self.author) for each in given_up], 0)
-
-    def _figures(self) -> Figures | None:
-        found = [figures for hand in self._hands.values() for figures in hand.figures if figures.tokens]
-        if not found:
-            return None
-        # Side by side: what they did adds up, the time does not.
-        return replace(sum(found, Figures()), seconds=max(each.seconds for each in found))
 
 
 def _chunks(wanted: Iterator[Wanted], may_begin: Callable[[], bool]) -> Iterator[list[Wanted]]:
@@ -279,18 +294,31 @@ def _connect(author: Author) -> Any:
     try:
         ray.init(address=machine.cluster or "local", log_to_driver=False, logging_level=logging.ERROR, **here)
     except Exception as error:
-        raise ModelUnavailable(f"Ray {machine.cluster or 'here'}: cannot be reached ({error})") from None
+        hint = "; one with a token needs RAY_AUTH_MODE=token and ~/.ray/auth_token here" if machine.cluster else ""
+        raise ModelUnavailable(f"Ray {machine.cluster or 'here'}: cannot be reached ({error}){hint}") from None
     finally:
         for number, handler in ours.items():
             signal.signal(number, handler)
     return ray
 
 
-def _num_workers(ray: Any, author: Author) -> int:
-    machine = author.settings.machine
-    kind = "CPU" if author.base is None else "GPU"
-    there = int(ray.cluster_resources().get(kind, 0))
+def _places(ray: Any, author: Author) -> tuple[str, int]:
+    """On which kind of card to work, as Ray calls it, and on how many; without a model, on processors.
+
+    Of several kinds it is the one there is most of: the cards of another would write other texts.
+    """
+    machine, kinds = author.settings.machine, Counter[str]()
+    for node in ray.nodes():
+        there = node["Resources"] if node["Alive"] else {}
+        kind = next((name.partition(":")[2] for name in there if name.startswith("accelerator_type:")), "")
+        if author.base is None:
+            kinds[""] += int(there.get("CPU", 0))
+        elif "GPU" in there:
+            kinds[kind] += int(there["GPU"])
+    (kind, there), *others = kinds.most_common() or [("", 0)]
+    for other, number in others:
+        log.warning("%d x %s left out: texts are written on one kind of card, %d x %s", number, other, there, kind)
     wanted = there if machine.gpus in (None, "all") else int(machine.gpus or 0)
     if not 0 < wanted <= there:
         raise ModelUnavailable(f"gpus {machine.gpus or 'all'}: Ray sees {there}; name fewer, or wait for more")
-    return wanted
+    return kind, wanted

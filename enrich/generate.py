@@ -11,7 +11,6 @@ from enrich.authors import Authors
 from enrich.catalog.columns import Columns
 from enrich.catalog.read import Catalogue
 from enrich.crew import Crew
-from enrich.engine.protocol import Figures
 from enrich.limits import Limits
 from enrich.memory import Memory
 from enrich.plan import Missing, Round, Share, Wanted, again, held, in_order, rejected, shares
@@ -58,8 +57,11 @@ class Generating:
         name = self.run if author is self.authors.default else f"{self.run} {author.recipe.digest}"
         run_id = self.memory.begin_run(name, author.recipe.digest)
         with closing(self._writer(author)) as writer:
-            for what, round_ in self._rounds(author, run_id):
-                self._pass(what, round_, writer, run_id, task)
+            try:
+                for what, round_ in self._rounds(author, run_id):
+                    self._pass(what, round_, writer, run_id, task)
+            finally:
+                task.summary.add(writer.figures)
             task.summary.device = writer.device or task.summary.device
             task.summary.workers += writer.workers
 
@@ -90,7 +92,6 @@ class Generating:
         """Writes what a round asks for; every finished batch is committed at once."""
         # Keys handed to the engine and not committed yet: with the memory, all that has to be known of duplicates.
         in_flight: set[bytes] = set()
-        figures: Figures | None = None
         summary, is_first = task.summary, isinstance(round_, Missing)
         with Progress(what, task.catalogue.num_rows) as progress:
             products = self._wanted(writer.author, round_, task, in_flight, progress)
@@ -101,14 +102,11 @@ class Generating:
                     in_flight.difference_update(entry.key for entry in finished.entries)
                     progress.wrote(len(finished.entries), finished.tokens, finished.figures, **finished.fates)
                     task.timeline.add(summary.written + progress.written, summary.tokens + progress.tokens)
-                    figures = finished.figures
                     self.check_stop()
             finally:
                 # A run that is stopped tells of what it committed.
                 summary.written += progress.written
                 summary.tokens += progress.tokens
-                if figures:
-                    summary.add(figures)
 
     def _wanted(
         self, author: Author, round_: Round, task: "_Task", in_flight: set[bytes], progress: Progress

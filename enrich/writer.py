@@ -1,7 +1,6 @@
 """Writing: products in, judged texts out, by an author whose model is loaded for the first of them."""
 
 from collections.abc import Callable, Iterable, Iterator
-from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import chain, islice
@@ -26,7 +25,8 @@ _WINDOW = 256
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Texts that finished together, ready to be remembered; how many tokens they took; what the engine did so far."""
+    """Texts that finished together, ready to be remembered; how many tokens they took; what the writer's engines did so
+    far."""
 
     entries: list[Entry]
     tokens: int
@@ -75,6 +75,8 @@ class Writer:
     _in_flight: dict[bytes, _InFlight] = field(default_factory=dict)
     _engine: Generator | None = None
     _draws_again: bool = False
+    figures: Figures | None = None
+    """What its engines did so far; None where nothing is counted."""
 
     def write(
         self, wanted: Iterable[Wanted], may_begin: Callable[[], bool], *, again: bool = False
@@ -106,15 +108,18 @@ class Writer:
     def _batches(self, generator: Generator, requests: Iterator[Request], stopped: list[Stopped]) -> Iterator[_Batch]:
         """Completions that finish together, as texts. A stop ends them and is noted: the last are judged still."""
         completions: list[Completion] = []
+        before = self.figures
         try:
             for completion in generator.generate(requests):
                 completions.append(completion)
                 if len(completions) >= generator.batch_rows:
-                    yield self._batch(completions, generator.figures)
+                    self.figures = _total(before, generator.figures)
+                    yield self._batch(completions)
                     completions = []
         except Stopped as error:
             stopped.append(error)
-        yield self._batch(completions, generator.figures)
+        self.figures = _total(before, generator.figures)
+        yield self._batch(completions)
 
     def _requests(self, wanted: Iterator[Wanted], may_begin: Callable[[], bool]) -> Iterator[Request]:
         """The prompts, in order; each is noted as in flight until it finishes."""
@@ -126,7 +131,7 @@ class Writer:
                 self._in_flight[each.key] = _InFlight(each, prompt)
                 yield Request(each.key, prompt.ids, each.attempt)
 
-    def _batch(self, completions: list[Completion], figures: Figures | None) -> _Batch:
+    def _batch(self, completions: list[Completion]) -> _Batch:
         texts = self.author.prompts.tokenizer.decode_all([completion.ids for completion in completions])
         finished = []
         for completion, text in zip(completions, texts, strict=True):
@@ -134,8 +139,7 @@ class Writer:
             failed = "refused" if asked.prompt.refused else "failed"
             written = (text, str(completion.ended)) if completion.ended != "failed" else ("", failed)
             finished.append((asked.wanted, asked.prompt.cut, *written))
-        # As they are by now: the engine goes on counting.
-        return _Batch(finished, sum(len(completion.ids) for completion in completions), copy(figures))
+        return _Batch(finished, sum(len(completion.ids) for completion in completions), self.figures)
 
     def _open(self, *, again: bool) -> Generator:
         if self._engine is None or again != self._draws_again:
@@ -176,6 +180,11 @@ class Writer:
     @cached_property
     def _model(self) -> "Model":
         return self.author.load()
+
+
+def _total(before: Figures | None, figures: Figures | None) -> Figures | None:
+    # A sum is a copy: the engine goes on counting.
+    return before if figures is None else (before or Figures()) + figures
 
 
 def _judged(judge: Judge, batch: _Batch) -> Finished:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from enrich.engine.protocol import Completion, Request
+from enrich.engine.protocol import Completion, Figures, Request
 
 from .runs import InPlaceOfEcho, column, enrich, output_of, said_in, write_catalogue
 
@@ -74,6 +74,25 @@ def test_a_text_that_may_not_be_published_is_tried_again_then_held(
     assert enrich(catalogue, **BANNED).summaries[0].written == 0
     assert len(engine.asked) == len(asked + again)
     assert output_of(catalogue).read_bytes() == before
+
+
+class Counting(ByAttempt):
+    """As the grid does, it counts from nothing with each call of `generate`."""
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        self.figures = Figures()
+        for completion in super().generate(requests):
+            self.figures += Figures(tokens=len(completion.ids), slot_steps=2 * len(completion.ids))
+            yield completion
+
+
+def test_the_tokens_of_every_attempt_are_counted_once(catalogue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Counting()
+    monkeypatch.setattr("enrich.writer.EchoGenerator", engine)
+    (summary,) = enrich(catalogue, **BANNED).summaries
+    assert {attempt for _, attempt in engine.asked} == {0, 1, 2}
+    assert summary.tokens == sum(len(title) for title, _ in engine.asked)
+    assert summary.engine == Figures(tokens=summary.tokens, slot_steps=2 * summary.tokens)
 
 
 def test_the_first_attempt_that_may_be_published_is_the_last(catalogue: Path, monkeypatch: pytest.MonkeyPatch) -> None:

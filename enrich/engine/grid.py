@@ -67,6 +67,7 @@ class GridEngine:
 
         When memory runs out it goes on in fewer slots: whoever has not ended begins anew.
         """
+        self._started, self.figures = 0.0, Figures()
         source = iter(requests)
         at_hand: dict[bytes, Request] = {}
 

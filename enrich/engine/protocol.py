@@ -71,8 +71,8 @@ class Generator(Protocol):
 
     `generate` pulls requests lazily, as it has room, and yields each completion as it finishes, in any
     order; every request comes back exactly once. `batch_rows` is how many rows finish together at most:
-    the caller checkpoints that often. `figures` grow while it works; None where nothing is counted. `close` gives
-    back what it holds of the device.
+    the caller checkpoints that often. `figures` are of the latest `generate` and grow while it works; None where
+    nothing is counted. `close` gives back what it holds of the device.
     """
 
     @property

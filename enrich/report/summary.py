@@ -54,9 +54,10 @@ class Summary:
     error: str | None = None
     status: int = 0
 
-    def add(self, figures: Figures) -> None:
-        """Notes what an engine did for this catalogue."""
-        self.engine = self.engine + figures if self.engine else figures
+    def add(self, figures: Figures | None) -> None:
+        """Notes what an author's engines did for this catalogue, where that is counted."""
+        if figures:
+            self.engine = self.engine + figures if self.engine else figures
 
     @property
     def pending(self) -> int:

@@ -9,8 +9,9 @@ import json
 import pickle
 import tempfile
 import time
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from enrich import cluster
 from enrich.memory import Entry, Verdict
@@ -20,41 +21,36 @@ from enrich.settings import load_settings
 from enrich.worker import Told
 from enrich.writer import Finished
 from tests.bench.invented import write_catalogue
+from tests.instant_ray import Actor, Ray, node
 
 _BATCH_ROWS = 512
 # A text of the length that cards write: 160 tokens at most.
 _TEXT = " ".join(["A sturdy companion for every day, easy to clean, whatever the weather brings to your kitchen."] * 5)
 
 
-class _Method:
-    def __init__(self, answer: Any) -> None:
-        self.remote = answer
-
-
-class _Instant:
-    """An actor that has written what it is fed before it is asked. What that takes it is a worker's time."""
+class _Pickled(Actor):
+    """What goes to it and comes back is pickled. What a worker of its own would do for that is counted apart."""
 
     own_seconds = 0.0
 
-    def __init__(self, policy: str) -> None:
-        self._policy, self._done, self._begun = policy, list[bytes](), 0
-        self.begin, self.feed = _Method(lambda _: None), _Method(self._feed)
-        self.tell = _Method(lambda: self)
+    def __init__(self, policy: str, shapes: Mapping[str, str]) -> None:
+        super().__init__(policy, shapes)
+        self._done, self._begun = list[bytes](), 0
 
     def _feed(self, chunk: list[Wanted], **_: bool) -> None:
         sent = pickle.dumps(chunk, 5)
         began = time.perf_counter()
         wanted = pickle.loads(sent)  # noqa: S301 - our own
+        entries = [self.entry(each) for each in wanted]
         finished = [
-            Finished([self._entry(each) for each in wanted[at : at + _BATCH_ROWS]], 100 * _BATCH_ROWS)
-            for at in range(0, len(wanted), _BATCH_ROWS)
+            Finished(entries[at : at + _BATCH_ROWS], 100 * _BATCH_ROWS) for at in range(0, len(entries), _BATCH_ROWS)
         ]
         self._done.append(pickle.dumps(finished, 5))
-        _Instant.own_seconds += time.perf_counter() - began
+        _Pickled.own_seconds += time.perf_counter() - began
 
-    def _entry(self, wanted: Wanted) -> Entry:
-        verdict = Verdict(self._policy, "publish", _TEXT, (), 100)
-        return Entry(wanted.key, wanted.attempt, _TEXT, "eos", verdict)
+    def entry(self, wanted: Wanted) -> Entry:
+        verdict = Verdict(self.policy, "publish", _TEXT, (), 100)
+        return Entry(wanted.key, wanted.attempt, f" {_TEXT}", "eos", verdict)
 
     def told(self) -> Told:
         found = [each for done in self._done for each in pickle.loads(done)]  # noqa: S301 - our own
@@ -63,50 +59,24 @@ class _Instant:
         return Told(found, self._begun, {}, None, "here")
 
 
-class _Ray:
-    """As much of Ray as the driver asks for."""
-
-    class exceptions:  # noqa: N801
-        RayError = RuntimeError
-
-    def __init__(self, policy: str) -> None:
-        self._policy = policy
-
-    def remote(self, **_: Any) -> Any:
-        return lambda _worker: _Method(lambda *_: _Instant(self._policy))
-
-    def wait(self, refs: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
-        return refs, []
-
-    def get(self, actor: _Instant) -> Told:
-        return actor.told()
-
-    def kill(self, _: Any) -> None:
-        pass
-
-    def shutdown(self) -> None:
-        pass
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=400_000)
     parser.add_argument("--workers", type=int, default=8)
     options = parser.parse_args()
-    cluster._connect = lambda author: _Ray(author.judge.policy)
-    cluster._num_workers = lambda *_: options.workers
+    cluster._connect = lambda author: Ray(partial(_Pickled, author.judge.policy), [node(CPU=options.workers)])
     with tempfile.TemporaryDirectory() as place:
         catalogue = Path(place) / "catalogue.parquet"
         rows = write_catalogue(catalogue, float("inf"), missing=1.0, num_rows=options.rows)
         machine = {"engine": "echo", "gpus": options.workers}
         began = time.perf_counter()
         (summary,) = run(catalogue, None, load_settings(overrides={"machine": machine})).summaries
-        seconds = summary.generating_seconds - _Instant.own_seconds
+        seconds = summary.generating_seconds - _Pickled.own_seconds
         figures = {
             "rows": rows,
             "written": summary.written,
             "driver_s": round(seconds, 1),
-            "workers_s": round(_Instant.own_seconds, 1),
+            "workers_s": round(_Pickled.own_seconds, 1),
             "rows_per_s": round(summary.written / seconds),
             "publishing_s": summary.publishing_seconds,
             "whole_s": round(time.perf_counter() - began, 1),

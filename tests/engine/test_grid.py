@@ -451,6 +451,8 @@ def test_nothing_asked_is_nothing_answered(tiny: Model) -> None:
 def test_figures_are_those_of_the_completions(tiny: Model, slots: int) -> None:
     requests = prompts(42)
     with opened(tiny, slots=slots) as engine:
+        # What was generated before is no part of them.
+        assert len(list(engine.generate(prompts(7)))) == 7
         completions = list(engine.generate(requests))
         figures, shapes = engine.figures, engine._slots.shapes
     assert figures.tokens == sum(len(completion.ids) for completion in completions)

@@ -34,7 +34,9 @@ def test_a_write_fails(undisturbed: Undisturbed, scene: MakeScene, ledger: Ledge
     cases = some(where(undisturbed, WRITES), 4)
     kind = f"F4 {error} on write, {'for good' if for_good else 'once'}"
     for met in strike_each(cases, f"error={error}", kind, scene, ledger, for_good=for_good):
-        assert met.run.status == IO_FAILURE or met.place.file == PAGE, met
+        # Where the kernel cannot copy a file, Python does it by itself, unless the disk is full.
+        is_copied_otherwise = met.place.call == "sendfile" and error != "ENOSPC"
+        assert met.run.status == IO_FAILURE or met.place.file == PAGE or is_copied_otherwise, met
 
 
 def test_a_sync_fails(undisturbed: Undisturbed, scene: MakeScene, ledger: Ledger) -> None:

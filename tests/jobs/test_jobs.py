@@ -459,7 +459,8 @@ def test_make_installs_it() -> None:
 
 
 def test_the_cluster_file_is_one_that_ray_takes() -> None:
-    """By Ray's own schema. Every card is of one kind, the head has none, and nothing is sent to Ray's makers."""
+    """By Ray's own schema. Every card is of one kind, the head has none, nobody without the token is listened
+    to, and nothing is sent to Ray's makers."""
     yaml, jsonschema, ray = (pytest.importorskip(name) for name in ("yaml", "jsonschema", "ray"))
     cluster = yaml.safe_load((JOBS / "ray-cluster.yaml").read_text(encoding="utf-8"))
     schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text(encoding="utf-8"))
@@ -470,4 +471,5 @@ def test_the_cluster_file_is_one_that_ray_takes() -> None:
     assert [name for name, kind in kinds.items() if kind["resources"]["GPU"]] == ["card"]
     starting = [line for key in cluster if "start_ray" in key for line in cluster[key] if "ray start" in line]
     assert len(starting) == 2
-    assert all(line.startswith("RAY_USAGE_STATS_ENABLED=0 ") for line in starting)
+    assert all(line.startswith("RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 ") for line in starting)
+    assert cluster["file_mounts"] == {"~/.ray/auth_token": "~/.ray/auth_token"}

@@ -1,0 +1,197 @@
+"""What the driver makes of what its workers say: another card, other shapes, an error, silence. No Ray is needed."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from enrich import cluster
+from enrich.author import Author
+from enrich.errors import ModelUnavailable
+from enrich.memory import Memory
+from enrich.plan import Wanted
+from enrich.products import Product
+from enrich.settings import load_settings
+from enrich.worker import Told
+from tests.instant_ray import Actor, Ray, node
+
+Hire = Callable[[Mapping[str, str]], Actor]
+ROWS = 60_000
+WANTED = [Wanted(number.to_bytes(16, "big"), Product(f"Product {number}")) for number in range(ROWS)]
+
+
+class Scene:
+    """A driver whose workers are made by `hire`, in order, and what it wrote."""
+
+    def __init__(self, memory: Memory, ray: Ray) -> None:
+        author = Author.choose(load_settings(overrides={"machine": {"engine": "echo", "gpus": "all"}}))
+        self.ray, self.memory = ray, memory
+        self.cluster = cluster.Cluster(author, memory, lambda: False)
+
+    def write(self) -> list[bytes]:
+        """The keys of what came, in its order."""
+        found = self.cluster.write(iter(WANTED), lambda: True)
+        return [entry.key for finished in found for entry in finished.entries]
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Hire], Scene]]:
+    with Memory.open(tmp_path / "memory.sqlite") as memory:
+
+        def made(hire: Hire) -> Scene:
+            ray = Ray(hire, [node(CPU=3)])
+            monkeypatch.setattr(cluster, "_connect", lambda _: ray)
+            return Scene(memory, ray)
+
+        yield made
+
+
+def in_turn(*kinds: type[Actor]) -> tuple[Hire, list[Actor]]:
+    """Makes actors of these kinds, the last for ever, and lists them."""
+    made: list[Actor] = []
+
+    def hire(shapes: Mapping[str, str]) -> Actor:
+        made.append(kinds[min(len(made), len(kinds) - 1)]("policy", shapes))
+        return made[-1]
+
+    return hire, made
+
+
+class OnH100(Actor):
+    device = "NVIDIA H100"
+
+
+class OnA100(Actor):
+    device = "NVIDIA A100"
+
+
+class Mute(Actor):
+    def told(self) -> Told:
+        raise Ray.exceptions.RayError
+
+
+class Unable(Actor):
+    def told(self) -> Told:
+        error = Ray.exceptions.RayError()
+        error.cause = ModelUnavailable("no such model here")  # type: ignore[attr-defined]
+        raise error
+
+
+class Mortal(OnH100):
+    """Says that it is there, writes one chunk, and dies."""
+
+    lives = 2
+
+    def told(self) -> Told:
+        self.lives -= bool(self.fed)
+        if not self.lives:
+            raise Ray.exceptions.RayError
+        return super().told()
+
+
+class StepsDown(OnH100):
+    """Begins in the shapes that all others have, and finds them too large once it has written."""
+
+    def told(self) -> Told:
+        self.shapes = {"grid": "64"} if self.fed else self.shapes or {"grid": "128"}
+        return super().told()
+
+
+class Steady(OnH100):
+    def told(self) -> Told:
+        self.shapes = self.shapes or {"grid": "128"}
+        return super().told()
+
+
+def test_each_product_comes_once(scene: Callable[[Hire], Scene]) -> None:
+    hire, made = in_turn(OnH100)
+    night = scene(hire)
+    assert sorted(night.write()) == [each.key for each in WANTED]
+    assert len(made) == 3
+    assert night.cluster.device == "3 x NVIDIA H100"
+
+
+def test_a_card_of_another_kind_writes_nothing(
+    scene: Callable[[Hire], Scene], caplog: pytest.LogCaptureFixture
+) -> None:
+    hire, made = in_turn(OnH100, OnA100, OnH100)
+    night = scene(hire)
+    with caplog.at_level(logging.WARNING):
+        assert sorted(night.write()) == [each.key for each in WANTED]
+    assert "worker 2 (here): a NVIDIA A100 among NVIDIA H100 is left out" in caplog.text
+    assert night.ray.killed == [made[1]]
+    assert [worker["texts"] for worker in night.cluster.workers if worker["name"] == "worker 2"] == [0]
+
+
+def test_where_one_steps_down_the_others_begin_anew_in_its_shapes(scene: Callable[[Hire], Scene]) -> None:
+    hire, made = in_turn(Steady, StepsDown, Steady)
+    night = scene(hire)
+    assert sorted(night.write()) == [each.key for each in WANTED]
+    first, stepped, third, *anew = made
+    assert night.ray.killed == [first, third]
+    assert [actor.shapes for actor in anew] == [{"grid": "64"}] * 2
+    assert stepped.shapes == {"grid": "64"}
+    assert night.memory.shape("grid") == "64"
+
+
+def test_one_that_cannot_work_is_left_out_and_one_that_dies_is_replaced(
+    scene: Callable[[Hire], Scene], caplog: pytest.LogCaptureFixture
+) -> None:
+    hire, made = in_turn(Unable, Mute, OnH100)
+    night = scene(hire)
+    assert sorted(night.write()) == [each.key for each in WANTED]
+    assert "worker 1 is left out: no such model here" in caplog.text
+    assert "worker 2 died" in caplog.text
+    assert len(made) == 4
+
+
+def test_one_that_dies_after_it_worked_is_replaced_as_often_as_it_does(scene: Callable[[Hire], Scene]) -> None:
+    hire, made = in_turn(Mortal)
+    night = scene(hire)
+    assert sorted(night.write()) == [each.key for each in WANTED]
+    assert len(made) > 3 * 3
+
+
+def test_workers_that_never_come_up_are_given_up(scene: Callable[[Hire], Scene]) -> None:
+    hire, made = in_turn(Mute)
+    with pytest.raises(ModelUnavailable, match="no worker can write"):
+        scene(hire).write()
+    assert len(made) == 3 * 3
+
+
+# --- where they work --------------------------------------------------------------------------------------------------
+
+H100, A100 = "accelerator_type_H100", "accelerator_type_A100"
+
+
+def places(nodes: list[dict[str, Any]], gpus: Any = "all", *, base: object = "a base") -> tuple[str, int]:
+    author = SimpleNamespace(base=base, settings=load_settings(overrides={"machine": {"gpus": gpus}}))
+    return cluster._places(Ray(in_turn(Actor)[0], nodes), cast(Author, author))
+
+
+def test_the_kind_of_card_that_there_is_most_of_is_taken(caplog: pytest.LogCaptureFixture) -> None:
+    nodes = [node(GPU=1, **{A100: 1}), node(GPU=8, **{H100: 1}), node(GPU=2, **{H100: 1}), node(CPU=64)]
+    assert places(nodes) == ("H100", 10)
+    assert "1 x A100 left out" in caplog.text
+    assert places(nodes, 3) == ("H100", 3)
+
+
+def test_machines_that_are_gone_do_not_count() -> None:
+    assert places([node(GPU=8, alive=False, **{A100: 1}), node(GPU=1, **{H100: 1})]) == ("H100", 1)
+
+
+def test_cards_of_no_known_kind_are_of_one_kind() -> None:
+    assert places([node(GPU=2), node(GPU=2, CPU=8)]) == ("", 4)
+
+
+def test_without_a_model_processors_are_taken() -> None:
+    assert places([node(CPU=4), node(CPU=2, GPU=1, **{H100: 1})], base=None) == ("", 6)
+
+
+@pytest.mark.parametrize(("nodes", "gpus"), [([], "all"), ([node(CPU=4)], "all"), ([node(GPU=2)], 3)])
+def test_more_cards_than_there_are_is_an_error(nodes: list[dict[str, Any]], gpus: Any) -> None:
+    with pytest.raises(ModelUnavailable, match="Ray sees"):
+        places(nodes, gpus)
