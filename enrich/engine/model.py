@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import safe_open
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig
@@ -173,6 +174,7 @@ def _load_quantised(folder: Path, quantize: Quantize, dtype: torch.dtype, device
 
 
 def _load(folder: Path, **options: Any) -> Any:
+    _refuse_too_many_layers(folder)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         trust_remote_code=False,
@@ -193,6 +195,17 @@ def _load(folder: Path, **options: Any) -> Any:
     return module.eval()
 
 
+def _refuse_too_many_layers(folder: Path) -> None:
+    """Layers are made before the weights are looked at: a number alone could take all memory."""
+    layers = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("num_hidden_layers")
+    tensors = 0
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as weights:
+            tensors += len(weights.keys())
+    if isinstance(layers, int) and layers > tensors:
+        raise ModelUnavailable(f"{folder}: {layers} layers, and {tensors} tensors in the weights; fetch it again")
+
+
 def _round_to_nf4(module: Any, dtype: torch.dtype) -> None:
     """Gives the linear layers of the blocks the weights that a QLoRA was trained over: packed and unpacked again.
 
@@ -211,12 +224,22 @@ def _round_to_nf4(module: Any, dtype: torch.dtype) -> None:
 
 
 def _attach(module: Any, adapter: Adapter, merge: bool) -> Any:
+    tensors = load_file(adapter.folder / WEIGHTS)
+    _refuse_too_high_a_rank(adapter, tensors)
     config = LoraConfig(**adapter.peft, task_type="CAUSAL_LM", inference_mode=True)
     wrapped = get_peft_model(module, config)
-    tensors = load_file(adapter.folder / WEIGHTS)
     _refuse_misfit(adapter.folder, get_peft_model_state_dict(wrapped, save_embedding_layers=False), tensors)
     set_peft_model_state_dict(wrapped, tensors)
     return (wrapped.merge_and_unload(safe_merge=True) if merge else wrapped).eval()
+
+
+def _refuse_too_high_a_rank(adapter: Adapter, tensors: dict[str, torch.Tensor]) -> None:
+    """peft makes its matrices before it is given the weights: a number alone could take all memory."""
+    ranks = [adapter.peft["r"], *adapter.peft.get("rank_pattern", {}).values()]
+    largest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
+    for rank in ranks:
+        if not isinstance(rank, int) or rank > largest:
+            raise ModelUnavailable(f"{adapter.folder}: no tensor is as large as rank {rank}; train the adapter again")
 
 
 def _refuse_misfit(folder: Path, expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:

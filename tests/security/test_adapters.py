@@ -63,6 +63,21 @@ def refusal(base: Base, adapter: Path) -> str:
     return str(caught.value)
 
 
+# --- sizes that lie --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rank", [10**4, 10**9, 10**30])
+def test_a_rank_that_no_tensor_has_is_never_made(base: Base, folder: Path, rank: int) -> None:
+    edit_json(folder / "adapter_config.json", r=rank)
+    assert "no tensor is as large" in refusal(base, folder)
+
+
+@pytest.mark.parametrize("rank", [10**9, "many", None, 1.5])
+def test_nor_one_that_a_pattern_names(base: Base, folder: Path, rank: object) -> None:
+    edit_json(folder / "adapter_config.json", rank_pattern={"q_proj": rank})
+    assert "no tensor is as large" in refusal(base, folder)
+
+
 # --- which base ----------------------------------------------------------------------------------------------------
 
 

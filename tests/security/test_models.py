@@ -230,6 +230,12 @@ def test_weights_whose_header_lies_are_one_line(folder: Path) -> None:
     assert len(names) > 15
 
 
+@pytest.mark.parametrize("layers", [10**4, 10**9, 10**30])
+def test_layers_that_the_weights_do_not_have_are_never_made(folder: Path, layers: int) -> None:
+    edit_json(folder / "config.json", num_hidden_layers=layers)
+    assert f"{layers} layers, and " in refusal(folder)
+
+
 @pytest.mark.parametrize(
     "content",
     [
