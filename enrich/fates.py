@@ -8,9 +8,8 @@ from enrich.plan import RecipeOf, products_with_keys
 from enrich.products import Description, Product
 from enrich.quality.alike import Alike
 from enrich.quality.judge import Judge
-from enrich.recipe import product_key
 from enrich.report.gallery import Gallery, Shown
-from enrich.verdicts import NOT_WRITTEN, Verdicts, best, may_be_published
+from enrich.verdicts import NOT_WRITTEN, Verdicts, best, decisions, may_be_published
 
 TITLE_CUT, WITHDRAWN = "title_cut", "withdrawn"
 
@@ -29,13 +28,12 @@ class Fates:
         """One fate for each gap of the batch whose first row is `start`, in order."""
         asked = products_with_keys(gaps, self._recipe_of)
         wanted = dict(each for each in asked if not isinstance(each, str))
-        reviewed = {key: product_key(product) for key, product in wanted.items()}
         texts = self._verdicts.recall(wanted)
-        reviews = self._memory.reviews(reviewed.values())
+        decided = decisions(self._memory, wanted)
         fates = [
             Description("rejected", flags=(each,))
             if isinstance(each, str)
-            else _fate(texts.get(each[0]), reviews.get(reviewed[each[0]]))
+            else _fate(texts.get(each[0]), decided.get(each[0]))
             for each in asked
         ]
         shown = list(_shown(start, gaps, asked, fates, texts))

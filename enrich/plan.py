@@ -13,9 +13,9 @@ from enrich.catalog.columns import Columns, Described, Gap
 from enrich.catalog.read import Catalogue
 from enrich.memory import Memory, Remembered
 from enrich.products import Product
-from enrich.recipe import Recipe, product_key
+from enrich.recipe import Recipe
 from enrich.text import clean, is_usable
-from enrich.verdicts import Verdicts, best, is_held, is_to_be_tried_again
+from enrich.verdicts import Verdicts, best, decisions, is_held, is_to_be_tried_again
 
 RecipeOf = Callable[[Gap], Recipe]
 
@@ -54,11 +54,8 @@ class Missing:
     def choose(self, products: Mapping[bytes, Product]) -> list[Wanted]:
         known = self.memory.known(products.keys())
         unknown = {key: product for key, product in products.items() if key not in known}
-        if self.memory.has_reviews:
-            reviewed = {key: product_key(product) for key, product in unknown.items()}
-            decided = self.memory.reviews(reviewed.values())
-            unknown = {key: product for key, product in unknown.items() if reviewed[key] not in decided}
-        return [Wanted(key, product) for key, product in unknown.items()]
+        decided = decisions(self.memory, unknown)
+        return [Wanted(key, product) for key, product in unknown.items() if key not in decided]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from enrich.memory import Memory, Remembered, Verdict
+from enrich.memory import Memory, Remembered, Review, Verdict
 from enrich.products import Product
 from enrich.quality.judge import Judge
 from enrich.recipe import product_key
@@ -39,9 +39,17 @@ class Verdicts:
     def unreviewed(self, products: Mapping[bytes, Product]) -> dict[bytes, list[Remembered]]:
         """The same of the products that nobody has decided about, in their order."""
         texts = self.recall(products)
-        reviewed = {key: product_key(products[key]) for key in texts}
-        decided = self._memory.reviews(reviewed.values())
-        return {key: texts[key] for key in products if key in texts and reviewed[key] not in decided}
+        decided = decisions(self._memory, {key: products[key] for key in texts})
+        return {key: texts[key] for key in products if key in texts and key not in decided}
+
+
+def decisions(memory: Memory, products: Mapping[bytes, Product]) -> dict[bytes, Review]:
+    """What people decided about products, by the keys of their texts; products that nobody reviewed are left out."""
+    if not memory.has_reviews:
+        return {}
+    keys = {key: product_key(product) for key, product in products.items()}
+    decided = memory.reviews(keys.values())
+    return {key: decided[product] for key, product in keys.items() if product in decided}
 
 
 def verdict_on(judge: Judge, completion: str, ended: str, product: Product) -> Verdict:

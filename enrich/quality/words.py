@@ -51,7 +51,7 @@ def fold(text: str) -> str:
 
 def words(folded: str) -> list[Word]:
     """The words of a folded text, in order; hyphens part words, an apostrophe's s is left off."""
-    if "'" in folded or "’" in folded:
+    if _has_apostrophe(folded):
         return [Word(_bare(match[0]), *match.span()) for match in _WORD.finditer(folded)]
     # Quicker than naming them, and there are many.
     return [Word._make((match[0], *match.span())) for match in _PLAIN_WORD.finditer(folded)]
@@ -59,7 +59,8 @@ def words(folded: str) -> list[Word]:
 
 def words_of(text: str) -> list[str]:
     """The folded words of any text."""
-    return [word.text for word in words(fold(text))]
+    folded = fold(text)
+    return list(map(_bare, _WORD.findall(folded))) if _has_apostrophe(folded) else _PLAIN_WORD.findall(folded)
 
 
 def singular(word: str) -> str:
@@ -73,5 +74,9 @@ def singular(word: str) -> str:
     return word[:-1]
 
 
+def _has_apostrophe(text: str) -> bool:
+    return "'" in text or "’" in text
+
+
 def _bare(word: str) -> str:
-    return re.split("['’]", word)[0] if "'" in word or "’" in word else word
+    return re.split("['’]", word)[0] if _has_apostrophe(word) else word
