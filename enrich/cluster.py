@@ -192,10 +192,12 @@ class Cluster:
         if not self._is_like_the_others(board, hand, told):
             return
         # One commit for all that it says at a time: syncing is what costs.
-        entries = [entry for finished in told.finished for entry in finished.entries]
-        new = board.take([entry.key for entry in entries])
-        entries = [entry for entry in entries if entry.key in new]
-        tokens = sum(finished.tokens for finished in told.finished)
+        entries, tokens = [], 0
+        for finished in told.finished:
+            new = board.take([entry.key for entry in finished.entries])
+            entries += [entry for entry in finished.entries if entry.key in new]
+            # Those of copies do not count, by their share.
+            tokens += finished.tokens * len(new) // max(1, len(finished.entries))
         hand.texts += len(entries)
         hand.tokens += tokens
         if told.finished:
@@ -223,7 +225,7 @@ class Cluster:
                 self._memory.set_shape(name, shape)
             for other in self._hands.values() if known else ():
                 if other is not hand and other.actor is not None:
-                    log.warning("%s begins anew, in the shapes of %s", other.name, hand.name)
+                    log.warning("%s begins anew, in the shapes that %s takes", other.name, hand.name)
                     self._replace(board, other)
         return True
 

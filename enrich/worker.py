@@ -6,17 +6,19 @@ It knows nothing of Ray, of catalogues and of the memory; `enrich.cluster` puts 
 import os
 import platform
 import queue
+import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from enrich import __version__
 from enrich.author import Author
 from enrich.crew import Crew
-from enrich.engine.adapter import read_adapter
-from enrich.engine.bases import find_base
+from enrich.engine.adapter import Adapter, read_adapter
+from enrich.engine.bases import Base, find_base
 from enrich.errors import ModelUnavailable, SettingsError
 from enrich.plan import Wanted
 from enrich.settings import home
@@ -25,8 +27,10 @@ from enrich.writer import Finished, Writer
 # How long a question for what is finished waits for it.
 _PATIENCE_SECONDS = 2.0
 
+T = TypeVar("T", Base, Adapter)
+
 Files = Mapping[str, Mapping[str, bytes]]
-"""The files of `base` and `adapter` by name, for a machine that does not see their folders."""
+"""The files of `base` and `adapter` by name, for a machine that has none of its own, or others."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ class _Shapes:
 
 
 def files_of(author: Author) -> Files:
-    """What a machine needs that does not see the author's folders. Reads whole models into memory."""
+    """What a machine needs that has not the author's model. Reads whole models into memory."""
     folders = {"base": author.base and author.base.folder, "adapter": author.adapter and author.adapter.folder}
     return {
         what: {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
@@ -142,23 +146,41 @@ def files_of(author: Author) -> Files:
 def _on_this_machine(author: Author, files: Files | None) -> Author:
     if author.base is None:
         return author
-    base, adapter = author.base, author.adapter
-    found = replace(find_base(str(_folder("base", base.folder, files)), home()), name=base.name)
-    if found.digest != base.digest:
-        raise ModelUnavailable(f"{platform.node()}, {found.folder}: is {found.digest}, the driver's {base.digest}")
-    if adapter:
-        here = read_adapter(_folder("adapter", adapter.folder, files))
-        if here.digest != adapter.digest:
-            raise ModelUnavailable(f"{platform.node()}, {here.folder}: is {here.digest}, the driver's {adapter.digest}")
-        adapter = here
-    return replace(author, base=found, adapter=adapter)
+    base = _same(author.base, "base", lambda folder: find_base(str(folder), home()), files)
+    adapter = author.adapter and _same(author.adapter, "adapter", read_adapter, files)
+    return replace(author, base=replace(base, name=author.base.name), adapter=adapter)
 
 
-def _folder(what: str, folder: Path, files: Files | None) -> Path:
-    """The folder, where this machine sees it, else one of its own."""
-    if folder.is_dir() or files is None:
-        return folder
-    place = Path(tempfile.mkdtemp(prefix="enrich-"))
-    for name, content in files[what].items():
-        (place / name).write_bytes(content)
+def _same(named: T, what: str, read: Callable[[Path], T], files: Files | None) -> T:
+    """The driver's base or adapter as it lies in the same place here, else as it is made of `files`."""
+    why = ""
+    for folder in _places(named, what, files):
+        try:
+            found = read(folder)
+        except ModelUnavailable as error:
+            why = str(error)
+            continue
+        if found.digest == named.digest:
+            return found
+        why = f"{folder}: is {found.digest}, the driver's {named.digest}"
+    raise ModelUnavailable(f"{platform.node()}: {why}")
+
+
+def _places(named: Base | Adapter, what: str, files: Files | None) -> Iterator[Path]:
+    yield named.folder
+    if files is not None:
+        yield _unpacked(files[what], Path(tempfile.gettempdir(), f"enrich-{named.digest}"))
+
+
+def _unpacked(files: Mapping[str, bytes], place: Path) -> Path:
+    """Once a machine, whole or not at all: workers that begin together, or one after the other, find it there."""
+    if not place.is_dir():
+        fresh = Path(tempfile.mkdtemp(prefix="enrich-"))
+        for name, content in files.items():
+            (fresh / name).write_bytes(content)
+        try:
+            fresh.rename(place)
+        except OSError:
+            # Another one was quicker.
+            shutil.rmtree(fresh)
     return place

@@ -26,7 +26,7 @@ class Actor:
         self.fed: list[Wanted] = []
         self.begin, self.feed = Method(lambda _: None), Method(self._feed)
         self.tell = Method(lambda: _Answer(self))
-        self._begun = 0
+        self._begun = self.answered = 0
 
     def _feed(self, chunk: list[Wanted], **_: bool) -> None:
         self.fed += chunk
@@ -34,6 +34,7 @@ class Actor:
     def told(self) -> Told:
         fed, self.fed = self.fed, []
         self._begun += len(fed)
+        self.answered += len(fed)
         finished = [Finished([self.entry(each) for each in fed], len(fed))] if fed else []
         return Told(finished, self._begun, self.shapes, self.device, "here")
 

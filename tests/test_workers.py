@@ -1,6 +1,7 @@
 """What the driver makes of what its workers say: another card, other shapes, an error, silence. No Ray is needed."""
 
 import logging
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,8 @@ from enrich.memory import Memory
 from enrich.plan import Wanted
 from enrich.products import Product
 from enrich.settings import load_settings
-from enrich.worker import Told
+from enrich.worker import Told, _on_this_machine, files_of
+from tests.engine.conftest import build_adapter, build_tiny, edit_json
 from tests.instant_ray import Actor, Ray, node
 
 Hire = Callable[[Mapping[str, str]], Actor]
@@ -32,9 +34,12 @@ class Scene:
         self.cluster = cluster.Cluster(author, memory, lambda: False)
 
     def write(self) -> list[bytes]:
-        """The keys of what came, in its order."""
-        found = self.cluster.write(iter(WANTED), lambda: True)
-        return [entry.key for finished in found for entry in finished.entries]
+        """The keys of what came, in its order. Each text is a token."""
+        found = list(self.cluster.write(iter(WANTED), lambda: True))
+        keys = [entry.key for finished in found for entry in finished.entries]
+        written = [entry for finished in found for entry in finished.entries if entry.ended == "eos"]
+        assert sum(finished.tokens for finished in found) == len(written)
+        return keys
 
 
 @pytest.fixture
@@ -80,6 +85,17 @@ class Unable(Actor):
         raise error
 
 
+class Slow(OnH100):
+    """Writes ten texts while another one writes all that it is fed."""
+
+    def told(self) -> Told:
+        fed = self.fed
+        self.fed = fed[:10]
+        told = super().told()
+        self.fed = fed[10:]
+        return told
+
+
 class Mortal(OnH100):
     """Says that it is there, writes one chunk, and dies."""
 
@@ -112,6 +128,14 @@ def test_each_product_comes_once(scene: Callable[[Hire], Scene]) -> None:
     assert sorted(night.write()) == [each.key for each in WANTED]
     assert len(made) == 3
     assert night.cluster.device == "3 x NVIDIA H100"
+
+
+def test_what_a_copy_of_a_stragglers_chunk_brings_counts_once(scene: Callable[[Hire], Scene]) -> None:
+    hire, made = in_turn(Slow, OnH100)
+    night = scene(hire)
+    assert sorted(night.write()) == [each.key for each in WANTED]
+    assert made[0].answered > 0
+    assert sum(actor.answered for actor in made) > ROWS
 
 
 def test_a_card_of_another_kind_writes_nothing(
@@ -160,6 +184,62 @@ def test_workers_that_never_come_up_are_given_up(scene: Callable[[Hire], Scene])
     with pytest.raises(ModelUnavailable, match="no worker can write"):
         scene(hire).write()
     assert len(made) == 3 * 3
+
+
+# --- the model where it is not ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def author(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Author:
+    """One with a base and an adapter; unpacked files go under the test's own folder."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    base = build_tiny(tmp_path / "base", seed=1)
+    build_adapter(tmp_path / "adapter", base)
+    model = {"base": str(tmp_path / "base"), "adapter": str(tmp_path / "adapter")}
+    return Author.choose(load_settings(overrides={"model": model, "text": {"template": "{title}"}}))
+
+
+def lost(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def emptied(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def another(folder: Path) -> None:
+    file = folder / ("config.json" if folder.name == "base" else "adapter_config.json")
+    edit_json(file, **{"rms_norm_eps" if folder.name == "base" else "lora_alpha": 3})
+
+
+@pytest.mark.parametrize("which", ["base", "adapter"])
+@pytest.mark.parametrize("befall", [lost, emptied, another])
+def test_a_machine_with_no_model_or_another_one_takes_the_drivers(
+    author: Author, tmp_path: Path, befall: Callable[[Path], None], which: str
+) -> None:
+    files = files_of(author)
+    befall(tmp_path / which)
+    for _ in range(2):
+        here = _on_this_machine(author, files)
+        assert here.recipe == author.recipe
+        assert {path.name for path in tmp_path.glob("enrich-*")} == {f"enrich-{getattr(author, which).digest}"}
+    # On one machine nothing travels: what lies there now is not what the driver read.
+    with pytest.raises(ModelUnavailable):
+        _on_this_machine(author, None)
+
+
+def test_a_machine_that_has_the_model_unpacks_nothing(author: Author, tmp_path: Path) -> None:
+    assert _on_this_machine(author, files_of(author)) == author
+    assert list(tmp_path.glob("enrich-*")) == []
+
+
+def test_files_that_arrive_altered_are_refused(author: Author, tmp_path: Path) -> None:
+    files = {what: dict(some) for what, some in files_of(author).items()}
+    files["base"]["config.json"] += b" "
+    lost(tmp_path / "base")
+    with pytest.raises(ModelUnavailable, match="the driver's"):
+        _on_this_machine(author, files)
 
 
 # --- where they work --------------------------------------------------------------------------------------------------

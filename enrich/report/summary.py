@@ -180,8 +180,9 @@ def _engine_line(engine: Figures) -> str:
 
 
 def _worker_line(worker: Mapping[str, object]) -> str:
+    place = (str(worker[each] or "") for each in ("device", "node"))
     return (
-        f"  {worker['name']} ({worker['device'] or 'cpu'}, {worker['node']}): {worker['texts']:,} texts, "
+        f"  {worker['name']} ({', '.join(filter(None, place))}): {worker['texts']:,} texts, "
         f"{worker['tokens']:,} tokens, died {worker['deaths']} times"
     )
 
