@@ -59,9 +59,9 @@ SELECT EXISTS (
         AND NOT EXISTS (SELECT 1 FROM text AS later WHERE later.key = t.key AND later.attempt > t.attempt)
 )
 """
-# The runs of further authors are named after the first one's.
 _COMPLETIONS = "SELECT id, completion FROM text WHERE id IN"
 _REVIEWS = "SELECT product_key, verdict, text, digest FROM review WHERE product_key IN"
+# The runs of further authors are named after the first one's.
 _RUNS_NAMED = "SELECT id, name, recipe FROM run WHERE name = ? OR name GLOB ? || ' *'"
 _PRUNE = """
 DELETE FROM text WHERE run NOT IN (SELECT id FROM run WHERE recipe IN (SELECT value FROM json_each(?)))

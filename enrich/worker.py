@@ -174,13 +174,21 @@ def _places(named: Base | Adapter, what: str, files: Files | None) -> Iterator[P
 
 def _unpacked(files: Mapping[str, bytes], place: Path) -> Path:
     """Once a machine, whole or not at all: workers that begin together, or one after the other, find it there."""
-    if not place.is_dir():
-        fresh = Path(tempfile.mkdtemp(prefix="enrich-"))
-        for name, content in files.items():
-            (fresh / name).write_bytes(content)
-        try:
-            fresh.rename(place)
-        except OSError:
-            # Another one was quicker.
-            shutil.rmtree(fresh)
-    return place
+    if _is_ours(place):
+        return place
+    fresh = Path(tempfile.mkdtemp(prefix="enrich-"))
+    for name, content in files.items():
+        (fresh / name).write_bytes(content)
+    try:
+        return fresh.rename(place)
+    except OSError:
+        if not _is_ours(place):
+            # Whoever made it could change it under our eyes.
+            return fresh
+        # Another worker was quicker.
+        shutil.rmtree(fresh)
+        return place
+
+
+def _is_ours(place: Path) -> bool:
+    return place.is_dir() and place.stat().st_uid == os.getuid()

@@ -1,6 +1,7 @@
 """What the driver makes of what its workers say: another card, other shapes, an error, silence. No Ray is needed."""
 
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -232,6 +233,20 @@ def test_a_machine_with_no_model_or_another_one_takes_the_drivers(
 def test_a_machine_that_has_the_model_unpacks_nothing(author: Author, tmp_path: Path) -> None:
     assert _on_this_machine(author, files_of(author)) == author
     assert list(tmp_path.glob("enrich-*")) == []
+
+
+def test_a_strangers_folder_is_not_used(author: Author, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may write into it could change it once it was checked."""
+    files = files_of(author)
+    lost(tmp_path / "base")
+    theirs = _on_this_machine(author, files).base
+    assert theirs is not None
+    uid = os.getuid()
+    monkeypatch.setattr("os.getuid", lambda: uid + 1)
+    here = _on_this_machine(author, files)
+    assert here.base is not None
+    assert here.base.folder != theirs.folder
+    assert here.base.digest == theirs.digest
 
 
 def test_files_that_arrive_altered_are_refused(author: Author, tmp_path: Path) -> None:
