@@ -247,15 +247,12 @@ def _held(options: argparse.Namespace) -> int:
 
 
 def _review(options: argparse.Namespace) -> int:
-    from enrich.memory import Memory
     from enrich.review import decide, review
     from enrich.state import State
 
     if sys.stdin.isatty() and sys.stdout.isatty():
         decide(options.file, input, say)
-    state = State(options.state or options.file.resolve().parent / ".enrich")
-    with state.locked(), Memory.open(state.memory) as memory:
-        found = review(options.file, memory)
+    found = review(options.file, State(options.state or options.file.resolve().parent / ".enrich"))
     say(
         f"{found.approved:,} approved, {found.edited:,} edited, {found.discarded:,} discarded, "
         f"{found.undecided:,} undecided; run again to publish them"

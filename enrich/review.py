@@ -12,6 +12,7 @@ from typing import Any
 from enrich import durable
 from enrich.errors import CatalogueError, NoInput, UsageError
 from enrich.memory import Memory, Review
+from enrich.state import State
 from enrich.text import json_line, printable
 
 # What the memory calls a decision, and with it `enrich_flags`.
@@ -28,8 +29,8 @@ class Reviewed:
     undecided: int
 
 
-def review(file: Path, memory: Memory) -> Reviewed:
-    """Takes the decisions of a file that `enrich held` wrote and a person filled in, all or none.
+def review(file: Path, state: State) -> Reviewed:
+    """Takes the decisions of a file that `enrich held` wrote and a person filled in into the memory, all or none.
 
     `approve` and `edit` keep the line's `text`, `discard` lets the row stay as it is. Raises `NoInput` when there is no
     such file, `CatalogueError` when a line is none of ours, `UsageError` for a decision that is none.
@@ -43,7 +44,8 @@ def review(file: Path, memory: Memory) -> Reviewed:
         counts[decision] += 1
         if decision is not None:
             decided[bytes.fromhex(row["product"])] = _decided(file, number, decision, row["text"])
-    memory.add_reviews(decided)
+    with state.locked(), Memory.open(state.memory) as memory:
+        memory.add_reviews(decided)
     return Reviewed(*counts.values())
 
 

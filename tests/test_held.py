@@ -12,6 +12,7 @@ from enrich.held import write_held
 from enrich.memory import Memory
 from enrich.review import Reviewed, decide, review
 from enrich.settings import load_settings
+from enrich.state import State
 
 from .runs import column, enrich, output_of, write_catalogue
 
@@ -59,8 +60,13 @@ def fill_in(output: Path, decisions: dict[str, tuple[str, str | None]]) -> Path:
 
 
 def take(output: Path, file: Path) -> Reviewed:
-    with Memory.open(output.parent / ".enrich" / "memory.sqlite") as memory:
-        return review(file, memory)
+    return review(file, State(output.parent / ".enrich"))
+
+
+def test_a_file_that_is_not_there_leaves_no_state(tmp_path: Path) -> None:
+    with pytest.raises(NoInput, match="no such file"):
+        review(tmp_path / "held.jsonl", State(tmp_path / ".enrich"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_held_rows_come_worst_first_each_product_once(output: Path) -> None:

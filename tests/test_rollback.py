@@ -8,7 +8,6 @@ import pytest
 
 from enrich.errors import NoInput, UsageError
 from enrich.held import write_held
-from enrich.memory import Memory
 from enrich.review import review
 from enrich.rollback import rollback
 from enrich.settings import load_settings
@@ -73,8 +72,7 @@ def test_a_person_may_approve_them_all_the_same(nights: Nights, tmp_path: Path) 
     assert write_held(output_of(catalogue), held, settings) == 5
     lines: list[dict[str, Any]] = [json.loads(line) for line in held.read_text().splitlines()]
     held.write_text("".join(json.dumps({**line, "decision": "approve"}) + "\n" for line in lines))
-    with Memory.open(state.memory) as memory:
-        review(held, memory)
+    review(held, state)
     enrich(catalogue)
     assert statuses(catalogue).count("approved") == 5
 

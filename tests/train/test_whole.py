@@ -44,7 +44,7 @@ def test_twenty_steps_from_pairs_to_a_decision(
     lines = (ROOT / "samples" / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
     pairs.write_text("\n".join(sorted(lines, key=len)[:36]), encoding="utf-8")
     config = tmp_path / "enrich.toml"
-    config.write_text("[text]\nmax_new_tokens = 24\nmax_prompt_tokens = 64\n[machine]\ndevice = 'cpu'\n")
+    config.write_text("[text]\nmax_new_tokens = 24\nmax_prompt_tokens = 64\n[machine]\ndevice = 'cpu'\nslots = 4\n")
     training = [str(pairs), "--preset", "smollm2-cpu", "--epochs", "1", "--config", str(config), "--max-rows", "4"]
 
     assert main(["all", *training]) == 0
