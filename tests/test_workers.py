@@ -131,6 +131,14 @@ def test_each_product_comes_once(scene: Callable[[Hire], Scene]) -> None:
     assert night.cluster.device == "3 x NVIDIA H100"
 
 
+def test_a_limit_ends_what_is_given_out_and_what_is_in_hand_is_finished(scene: Callable[[Hire], Scene]) -> None:
+    night = scene(in_turn(OnH100)[0])
+    allowed = iter([True] * 5000)
+    found = night.cluster.write(iter(WANTED), lambda: next(allowed, False))
+    keys = sorted(entry.key for finished in found for entry in finished.entries)
+    assert keys == [each.key for each in WANTED[:5000]]
+
+
 def test_what_a_copy_of_a_stragglers_chunk_brings_counts_once(scene: Callable[[Hire], Scene]) -> None:
     hire, made = in_turn(Slow, OnH100)
     night = scene(hire)
