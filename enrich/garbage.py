@@ -10,7 +10,7 @@ _OBJECTS = 50_000
 
 @contextmanager
 def seldom_sought() -> Iterator[None]:
-    """Rows and texts have no cycles: to look for some whenever a few came costs a tenth of the driver's time."""
+    """Rows and texts have no cycles: to look for some whenever a few came costs a fifth of the driver's time."""
     before = gc.get_threshold()
     gc.set_threshold(_OBJECTS, *before[1:])
     try:

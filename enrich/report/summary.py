@@ -41,7 +41,6 @@ class Summary:
     unlisted_placeholders: int = 0
     workers: list[dict[str, object]] = field(default_factory=list)
     written: int = 0
-    failed: int = 0
     tokens: int = 0
     generating_seconds: float = 0.0
     device: str | None = None

@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.ledger import Ledger
 from tests.faults.places import MakeScene, Place, strike, strike_each
-from tests.faults.scene import FULL, some
+from tests.faults.scene import FULL, Scene, some
 from tests.faults.strace import Call
 
 KILLED = -signal.SIGKILL
@@ -26,17 +26,27 @@ def test_killed_before_a_call(undisturbed: Undisturbed, scene: MakeScene, ledger
 
 def test_killed_at_any_moment(scene: MakeScene, ledger: Ledger) -> None:
     """Wherever the process is: in a library, in a thread, between two calls."""
-    chance, hits = random.Random(2), 0
-    for _ in range(200 if FULL else 4):
+    chance, hits, wanted = random.Random(2), 0, 200 if FULL else 4
+
+    def start() -> tuple[Scene, int]:
         struck = scene()
-        process = struck.nursery.start(*struck.arguments, log=struck.log, pause=0.01, batch_rows=2)
-        time.sleep(chance.random() * 0.6)
+        return struck, struck.nursery.start(*struck.arguments, log=struck.log, pause=0.01, batch_rows=2)
+
+    began = time.monotonic()
+    struck, process = start()
+    assert struck.nursery.wait(process) == 0
+    length = time.monotonic() - began
+    for _ in range(3 * wanted):
+        if hits == wanted:
+            break
+        struck, process = start()
+        time.sleep(chance.random() * length)
         os.kill(process, signal.SIGKILL)
         status = struck.nursery.wait(process)
         struck.assert_old_or_new(status)
         struck.assert_recovers(ledger, "F2 kill -9 at a random time", status == KILLED)
         hits += status == KILLED
-    assert hits
+    assert hits == wanted
 
 
 @pytest.mark.parametrize("seed", range(50 if FULL else 3))
