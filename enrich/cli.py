@@ -213,7 +213,7 @@ def _verify(options: argparse.Namespace) -> int:
     from enrich.night import verify
 
     for source in verify(options.input, options.output, _settings(options)):
-        say(f"{source.output}: is {source.address} with its gaps filled")
+        say(f"{source.output}: is {source.shown} with its gaps filled")
     return 0
 
 

@@ -102,7 +102,7 @@ def run(
             check_lock,
         )
         for source in selection.sources:
-            summary = Summary(printable(source.address), printable(str(source.output)))
+            summary = Summary(printable(source.shown), printable(str(source.output)))
             account.catalogues.append(summary)
             night.enrich(source, summary, alone=len(selection.sources) == 1)
             account.stopped_by = limits.stopped_by

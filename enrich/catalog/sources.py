@@ -3,6 +3,7 @@
 import glob
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,11 @@ class Source:
     @property
     def is_remote(self) -> bool:
         return _is_remote(self.address)
+
+    @property
+    def shown(self) -> str:
+        """The address as reports and messages have it."""
+        return without_password(self.address)
 
     @contextmanager
     def local(self, folder: Path) -> Iterator[Path]:
@@ -91,6 +97,11 @@ def _stem(name: str) -> str:
     return path.stem
 
 
+def without_password(said: str) -> str:
+    """What is said, whose addresses name neither user nor password any more: reports and logs are read by many."""
+    return re.sub(r"(?<=://)[^/\s]*@", "", said)
+
+
 def _is_remote(named: str) -> bool:
     return "://" in named
 
@@ -138,8 +149,8 @@ def _check(sources: list[Source]) -> None:
     for source in sources:
         output = source.output.resolve()
         if output in outputs:
-            raise UsageError(f"{source.address} and {outputs[output]} would both become {source.output}")
-        outputs[output] = source.address
+            raise UsageError(f"{source.shown} and {outputs[output]} would both become {source.output}")
+        outputs[output] = source.shown
         if source.is_remote:
             continue
         # Path.resolve() raises for a link to itself; realpath leaves that to whoever opens it.
@@ -159,12 +170,13 @@ def _remote_sources(named: str, output: Path | None) -> Selection:
             return Selection([Source(named, output)], output)
         found = sorted(each for each in file_system.find(path) if _looks_like_catalogue(Path(each)))
     if not found:
-        raise NoInput(f"{named}: no catalogue in it")
+        raise NoInput(f"{without_password(named)}: no catalogue in it")
     folder = output or Path(path.rstrip("/").rsplit("/", 1)[-1] + ".enriched")
     prefix = named.rstrip("/")
     places = [each.removeprefix(path.rstrip("/")).lstrip("/") for each in found]
     if climbing := next((place for place in places if ".." in Path(place).parts), None):
-        raise CatalogueError(f"{prefix}/{climbing}: its name would lead its output elsewhere; rename it", "climbs")
+        place = without_password(f"{prefix}/{climbing}")
+        raise CatalogueError(f"{place}: its name would lead its output elsewhere; rename it", "climbs")
     sources = [Source(f"{prefix}/{place}", folder / default_output(Path(place))) for place in places]
     return Selection(sources, folder)
 
@@ -181,7 +193,7 @@ def _file_system(address: str) -> tuple[Any, str]:
             return ArrowFSWrapper(file_system), path
         file_system, path = fsspec.core.url_to_fs(address)
     except (ValueError, ImportError, pa.ArrowException) as error:
-        raise UsageError(f"{address}: {error}") from None
+        raise UsageError(without_password(f"{address}: {error}")) from None
     return file_system, path
 
 
@@ -199,6 +211,7 @@ def _remote_reading(address: str) -> Iterator[None]:
     except EnrichError:
         raise
     except FileNotFoundError:
-        raise NoInput(f"{address}: no such object") from None
+        raise NoInput(f"{without_password(address)}: no such object") from None
     except Exception as error:
-        raise IOFailure(f"{address}: cannot be fetched: {' '.join(str(error).split())[:300]}") from error
+        said = f"{address}: cannot be fetched: {' '.join(str(error).split())[:300]}"
+        raise IOFailure(without_password(said)) from error

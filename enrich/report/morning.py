@@ -1,7 +1,6 @@
 """What a run leaves behind for the morning, however it ends: summary.json, report.html and the metrics."""
 
 import logging
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from enrich import durable
+from enrich.catalog.sources import without_password
 from enrich.errors import EnrichError
 from enrich.report.metrics import write_metrics
 from enrich.report.summary import Account, Stopwatch, readable_reports, sayable, write_summary
@@ -23,8 +23,7 @@ def asked(named: str | Path, output: str | Path | None, settings: Settings, retr
     """What a run was asked to do, so that it can be asked again: paths are relative to its `folder`."""
     told: dict[str, Any] = sayable(
         {
-            # An address may hold a password.
-            "input": re.sub(r"(?<=://)[^/@]*@", "", str(named)),
+            "input": without_password(str(named)),
             "output": None if output is None else str(output),
             "folder": str(Path.cwd()),
             "retry": retry,

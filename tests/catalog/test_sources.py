@@ -69,6 +69,23 @@ def test_a_remote_catalogue_is_read_and_its_copy_removed(
         enrich(address + "x", tmp_path / "other.parquet")
 
 
+def test_a_password_in_an_address_is_written_nowhere(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Not into the reports, the log or the published file; what cannot be fetched does not tell it either."""
+    address = f"memory://joe:s3cret@shop/{tmp_path.name}.jsonl"
+    with fsspec.open(address, "wb") as remote:
+        remote.write(LINES)
+    report = enrich(address, tmp_path / "out.parquet")
+    assert report.summaries[0].input == f"memory://shop/{tmp_path.name}.jsonl"
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {"summary.json", "out.parquet"} <= {path.name for path in files}
+    assert [path for path in files if b"s3cret" in path.read_bytes()] == []
+    for missing in ("memory://joe:s3cret@shop/none.jsonl", "nosuch://joe:s3cret@shop/none.jsonl"):
+        with pytest.raises((NoInput, UsageError)) as caught:
+            enrich(missing, tmp_path / "out.parquet")
+        assert "s3cret" not in str(caught.value)
+    assert "s3cret" not in caplog.text
+
+
 def test_a_remote_folder_is_a_folder(tmp_path: Path) -> None:
     for name in ("a", "b"):
         with fsspec.open(f"memory://folder-{tmp_path.name}/{name}.jsonl", "wb") as remote:
