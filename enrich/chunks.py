@@ -19,7 +19,6 @@ class _Chunk:
 
     left: dict[bytes, Wanted]
     deaths: int = 0
-    copies: int = 0
 
 
 @dataclass
@@ -79,8 +78,9 @@ class Board:
         for chunk in self._hands.pop(worker, []):
             chunk.deaths += killed
             if any(chunk in hand for hand in self._hands.values()):
-                chunk.copies = 0
-            elif chunk.deaths < _DEADLY:
+                # Another one has a copy.
+                continue
+            if chunk.deaths < _DEADLY:
                 self._returned.append(chunk)
             elif len(chunk.left) > 1:
                 self._returned.extend(self._halves(chunk))
@@ -104,11 +104,9 @@ class Board:
         return chunk
 
     def _straggling(self) -> _Chunk | None:
-        held = [chunk for hand in self._hands.values() for chunk in hand if not chunk.copies and not chunk.deaths]
-        found = max(held, key=lambda chunk: len(chunk.left), default=None)
-        if found:
-            found.copies = 1
-        return found
+        held = [chunk for hand in self._hands.values() for chunk in hand]
+        alone = [chunk for chunk in held if held.count(chunk) == 1 and not chunk.deaths]
+        return max(alone, key=lambda chunk: len(chunk.left), default=None)
 
     def _halves(self, chunk: _Chunk) -> Iterator[_Chunk]:
         items = list(chunk.left.items())

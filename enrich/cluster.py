@@ -19,10 +19,11 @@ from enrich.chunks import Board
 from enrich.crew import num_cores
 from enrich.engine.protocol import Figures
 from enrich.errors import EnrichError, ModelUnavailable, Stopped
-from enrich.memory import Entry, Memory, Verdict
+from enrich.memory import Entry, Memory
 from enrich.plan import Wanted
+from enrich.verdicts import verdict_on
 from enrich.worker import Told, Worker, files_of
-from enrich.writer import Finished
+from enrich.writer import Finished, num_judges
 
 log = logging.getLogger("enrich")
 
@@ -33,7 +34,6 @@ _ROWS_WAITING = 2 * CHUNK_ROWS
 _SECONDS_BETWEEN_LOOKS = 0.5
 # One that dies so often in a row before it says a word is not replaced any more.
 _STILLBORN = 3
-_MOST_JUDGES = 4
 _OBJECT_STORE_BYTES = 1 << 30
 
 
@@ -141,7 +141,7 @@ class Cluster:
 
     def _hire(self, hand: _Hand) -> None:
         on_card = self.author.base is not None
-        judges = min(_MOST_JUDGES, num_cores() // max(1, len(self._hands)) - 1) if on_card else 0
+        judges = num_judges(len(self._hands)) if on_card else 0
         where = {"accelerator_type": self._kind} if self._kind else {}
         remote = self._ray.remote(num_cpus=1, num_gpus=int(on_card), max_restarts=0, max_concurrency=4, **where)
         hand.actor = remote(Worker).remote(replace(self.author), __version__, self._shapes, judges)
@@ -156,8 +156,8 @@ class Cluster:
         hand.actor = hand.telling = None
 
     def _feed(self, board: Board, *, again: bool) -> None:
-        # Whoever has begun goes first: a worker that never comes up must hold no chunk.
-        for hand in sorted(self._hands.values(), key=lambda hand: not hand.is_up):
+        # A worker that never comes up must hold no chunk.
+        for hand in self._hands.values():
             while hand.is_up and hand.given - hand.begun < _ROWS_WAITING and (chunk := board.give(hand.name)):
                 hand.given += len(chunk)
                 hand.actor.feed.remote(chunk, again=again)
@@ -214,8 +214,7 @@ class Cluster:
             self._device = self._device or told.device
         if told.device and told.device != self._device:
             log.warning("%s (%s): a %s among %s is left out", hand.name, told.node, told.device, self._device)
-            board.lose(hand.name, killed=False)
-            self._kill(hand)
+            self._send_away(board, hand)
             return False
         news = {name: shape for name, shape in told.shapes.items() if self._shapes.get(name) != shape}
         if news:
@@ -226,13 +225,13 @@ class Cluster:
             for other in self._hands.values() if known else ():
                 if other is not hand and other.actor is not None:
                     log.warning("%s begins anew, in the shapes that %s takes", other.name, hand.name)
-                    self._replace(board, other)
+                    self._send_away(board, other)
+                    self._hire(other)
         return True
 
-    def _replace(self, board: Board, hand: _Hand) -> None:
+    def _send_away(self, board: Board, hand: _Hand) -> None:
         board.lose(hand.name, killed=False)
         self._kill(hand)
-        self._hire(hand)
 
     def _bury(self, board: Board, hand: _Hand, error: Exception) -> Iterator[Finished]:
         """A dead worker's chunks go back, and it is replaced; one that says why it cannot work is not."""
@@ -270,7 +269,8 @@ def _length(wanted: Wanted) -> int:
 
 def _given_up(wanted: Wanted, author: Author) -> Entry:
     log.error("product %s killed every worker that wrote it: given up", wanted.key.hex())
-    return Entry(wanted.key, wanted.attempt, "", "failed", Verdict(author.judge.policy, "hold"))
+    verdict = verdict_on(author.judge, "", "failed", wanted.product)
+    return Entry(wanted.key, wanted.attempt, "", "failed", verdict)
 
 
 def _connect(author: Author) -> Any:

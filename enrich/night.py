@@ -15,7 +15,7 @@ from enrich.catalog.publish import Published, check_enrich_columns, former_foote
 from enrich.catalog.read import Catalogue, open_catalogue
 from enrich.catalog.sources import Source, find_sources
 from enrich.catalog.spool import HowToRead
-from enrich.crew import Crew, num_cores
+from enrich.crew import Crew
 from enrich.errors import (
     PUBLISHED,
     PUBLISHED_WITH_PENDING,
@@ -39,11 +39,10 @@ from enrich.settings import CatalogueSettings, Settings
 from enrich.signals import stop_on_signals
 from enrich.state import State
 from enrich.text import printable
+from enrich.writer import num_judges
 
 log = logging.getLogger("enrich")
 
-# Processes that judge texts beside a card: so many do as much as a card writes with the smallest of models.
-_MOST_JUDGES = 4
 # Texts that the summary shows on the terminal.
 _NUM_SAMPLES = 3
 # A first night cannot know how fast it publishes.
@@ -84,7 +83,7 @@ def run(
         stop_on_signals() as should_stop,
         seldom_sought(),
         Memory.open(state.memory) as memory,
-        Crew(min(_MOST_JUDGES, num_cores() - 1)) as judges,
+        Crew(num_judges()) as judges,
         morning(state, settings, asked(named, output, settings, retry), authors.provenance()) as report,
     ):
         account, limits, check_stop = report.account, Limits.of(settings), partial(_stop_if, should_stop)

@@ -7,7 +7,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Protocol
 
 from enrich.author import Author
-from enrich.crew import Crew
+from enrich.crew import Crew, num_cores
 from enrich.engine.protocol import Completion, EchoGenerator, Figures, Generator, Request
 from enrich.errors import Stopped
 from enrich.memory import Entry
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Products whose prompts are tokenised together.
 _WINDOW = 256
+# Processes that judge texts beside a card: so many do as much as a card writes with the smallest of models.
+_MOST_JUDGES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +182,11 @@ class Writer:
     @cached_property
     def _model(self) -> "Model":
         return self.author.load()
+
+
+def num_judges(cards: int = 1) -> int:
+    """How many processes judge beside a card, where so many share the cores of this machine."""
+    return min(_MOST_JUDGES, num_cores() // cards - 1)
 
 
 def _total(before: Figures | None, figures: Figures | None) -> Figures | None:

@@ -6,12 +6,11 @@ written under the narrowest schema known so far; when a later record widens it, 
 parts are joined under the final schema at the end.
 """
 
-import gc
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from enrich.catalog.json_stream import RawChunk, read_array, read_lines
 from enrich.catalog.quarantine import Quarantine
 from enrich.catalog.schema import Irreconcilable, align, merge_schemas, merge_types
 from enrich.errors import CatalogueError, IOFailure, NoInput
+from enrich.garbage import never_sought
 
 log = logging.getLogger("enrich")
 
@@ -130,7 +130,7 @@ def _parse(
         Quarantine(quarantine_path, source.name) as quarantine,
         _Parts(final) as parts,
         open_plain(source) as plain,
-        _no_garbage_collection(),
+        never_sought(),
     ):
         parser = RecordParser(how.text_columns, how.used_columns, quarantine)
         try:
@@ -164,18 +164,6 @@ def _chunks(plain: PlainReader, kind: Format, records: str | None, source: Path)
             yield from read_lines(plain)
     except CatalogueError as error:
         raise CatalogueError(f"{source}: {error}".replace(f"{source}: {source}", str(source)), error.code) from None
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Parsed JSON has no cycles, and the collector's walks over millions of dicts double the parsing time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 class _Parts:

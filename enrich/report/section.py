@@ -11,6 +11,7 @@ from markupsafe import Markup
 from enrich.products import Status
 from enrich.report.cards import Card, cards
 from enrich.report.shown import plain
+from enrich.report.summary import place_of
 from enrich.report.tally import Bins, Catalogue, Tally, intervals, length_bins, mean_rate, score_label
 from enrich.report.words import Voice
 
@@ -212,7 +213,7 @@ def _speed_notes(catalogue: Catalogue, tally: Tally, voice: Voice) -> Iterator[s
     if engine.get("tokens") and engine.get("slot_steps"):
         yield voice.say("speed.slots", share=voice.share(engine["tokens"], engine["slot_steps"]))
     for worker in islice(catalogue.get("workers") or [], _MOST_WORKERS):
-        where = plain(f"{worker.get('device') or 'cpu'}, {worker.get('node')}", 80)
+        where = plain(place_of(worker), 80)
         counts = {key: voice.number(worker.get(key) or 0) for key in ("texts", "deaths")}
         yield voice.say("speed.worker", name=plain(str(worker.get("name")), 40), where=where, **counts)
 

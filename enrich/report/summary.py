@@ -178,10 +178,14 @@ def _engine_line(engine: Figures) -> str:
     )
 
 
+def place_of(worker: Mapping[str, object]) -> str:
+    """Card and machine of a worker, as far as it told them."""
+    return ", ".join(str(worker[each]) for each in ("device", "node") if worker.get(each))
+
+
 def _worker_line(worker: Mapping[str, object]) -> str:
-    place = (str(worker[each] or "") for each in ("device", "node"))
     return (
-        f"  {worker['name']} ({', '.join(filter(None, place))}): {worker['texts']:,} texts, "
+        f"  {worker['name']} ({place_of(worker)}): {worker['texts']:,} texts, "
         f"{worker['tokens']:,} tokens, died {worker['deaths']} times"
     )
 

@@ -4,6 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from enrich import text
+from enrich.quality import tidy as tidying
 from enrich.quality.tidy import tidy, to_full_sentence
 
 
@@ -62,3 +64,8 @@ def test_a_cut_end_goes_back_to_the_last_full_sentence(text: str, limit: int | N
 def test_a_tidy_text_stays_as_it_is(completion: str) -> None:
     text = tidy(completion)
     assert tidy(text) == text
+
+
+def test_what_is_removed_from_titles_is_removed_from_texts() -> None:
+    """Said twice, because neither room may know the other."""
+    assert tidying._CONTROL.pattern == text._REMOVED.pattern

@@ -15,20 +15,11 @@ from enrich.engine.model import load_model
 from enrich.errors import ModelUnavailable
 
 from ..engine.conftest import _one_thread as _one_thread
-from ..engine.conftest import build_adapter, build_tiny, edit_json
+from ..engine.conftest import edit_json
 from .canary import Canary
 from .headers import malformed
-
-PROMPT = (7, 3, 40, 41, 8, 60, 12, 33)
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two tiny models of different weights, and an adapter for the first."""
-    folder = tmp_path_factory.mktemp("adapters")
-    build_adapter(folder / "adapter", build_tiny(folder / "one", seed=1))
-    build_tiny(folder / "other", seed=2)
-    return folder
+from .tiny import logits
+from .tiny import models as models
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +37,6 @@ def expected(models: Path, base: Base) -> torch.Tensor:
 def folder(models: Path, tmp_path: Path) -> Path:
     """The adapter, to be spoilt."""
     return Path(shutil.copytree(models / "adapter", tmp_path / "adapter"))
-
-
-def logits(base: Base, adapter: Path) -> torch.Tensor:
-    module = load_model(base, read_adapter(adapter), device="cpu").module
-    with torch.inference_mode():
-        found: torch.Tensor = module(input_ids=torch.tensor([PROMPT])).logits
-    return found
 
 
 def refusal(base: Base, adapter: Path) -> str:

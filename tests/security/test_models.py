@@ -20,21 +20,12 @@ from enrich.recipe import Recipe
 from enrich.settings import TextSettings
 
 from ..engine.conftest import _one_thread as _one_thread
-from ..engine.conftest import build_adapter, build_tiny, edit_json, record_training
+from ..engine.conftest import edit_json, record_training
 from .besieged import ASKING, Siege
 from .canary import Canary
 from .headers import malformed
-
-PROMPT = (7, 3, 40, 41, 8, 60, 12, 33)
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two tiny models of different weights, and an adapter for the first."""
-    folder = tmp_path_factory.mktemp("models")
-    build_adapter(folder / "adapter", build_tiny(folder / "one", seed=1))
-    build_tiny(folder / "other", seed=2)
-    return folder
+from .tiny import logits
+from .tiny import models as models
 
 
 @pytest.fixture
@@ -50,13 +41,6 @@ def base_of(folder: Path) -> Base:
 def unchecked(folder: Path) -> Base:
     """As if nothing had looked at the folder: the loading itself must hold, too."""
     return Base("model", folder, "unchecked")
-
-
-def logits(base: Base) -> torch.Tensor:
-    module = load_model(base, device="cpu").module
-    with torch.inference_mode():
-        found: torch.Tensor = module(input_ids=torch.tensor([PROMPT])).logits
-    return found
 
 
 def refusal(folder: Path) -> str:
